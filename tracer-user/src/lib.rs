@@ -1,0 +1,3 @@
+//! User space.
+/// Rehearsals.
+pub mod rehearse;

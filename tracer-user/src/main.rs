@@ -1,0 +1,2 @@
+//! lastpacket
+fn main() {}
