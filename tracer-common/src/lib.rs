@@ -1,2 +1,20 @@
+//! What kernel and user space say to each other: records, map entries and the settings of a load.
+//!
+//! Everything here is `repr(C)`, made of integers and byte arrays, without padding, so that the same
+//! bytes mean the same on both sides. Sizes are asserted where the types are defined.
 #![no_std]
-//! ABI.
+
+mod counters;
+mod offsets;
+mod pod;
+mod records;
+mod scope;
+
+pub use counters::{Counters, KINDS};
+pub use offsets::{ABSENT, Offsets, Settings};
+pub use pod::Pod;
+pub use records::{
+    Exchange, ExitRecord, GoneRecord, Header, Kind, OomRecord, ResetRecord, Segment, SegmentClass, SignalRecord, SockKind, Socket,
+    StateRecord, Task, Tuple, task_flags,
+};
+pub use scope::{InitEntry, MAX_INITS, MAX_TARGETS, Mode, NODE, ScopeEntry};

@@ -1,4 +1,113 @@
-//! Kernel programs.
+//! The kernel programs: entry points only, one hook family a module.
+//!
+//! All are raw tracepoints that read kernel memory with `bpf_probe_read_kernel`. BTF tracepoints
+//! would be shorter, but on many kernels the verifier believes that the arguments of
+//! `tcp_send_reset` are never NULL and removes the checks.
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
+
+#[cfg(target_arch = "bpf")]
+mod emit;
+#[cfg(target_arch = "bpf")]
+mod exchange;
+#[cfg(target_arch = "bpf")]
+mod maps;
+#[cfg(target_arch = "bpf")]
+mod offsets;
+#[cfg(target_arch = "bpf")]
+mod process;
+#[cfg(target_arch = "bpf")]
+mod reset;
+#[cfg(target_arch = "bpf")]
+mod scope;
+#[cfg(target_arch = "bpf")]
+mod segment;
+#[cfg(target_arch = "bpf")]
+mod signal;
+#[cfg(target_arch = "bpf")]
+mod sock;
+#[cfg(target_arch = "bpf")]
+mod state;
+#[cfg(target_arch = "bpf")]
+mod task;
+
+#[cfg(target_arch = "bpf")]
+mod programs {
+    use aya_ebpf::{macros::raw_tracepoint, programs::RawTracePointContext};
+
+    use crate::{exchange, offsets::settings, process, reset, signal, state};
+
+    /// `TP_PROTO(const struct sock *sk, const int oldstate, const int newstate)`
+    #[raw_tracepoint(tracepoint = "inet_sock_set_state")]
+    pub fn inet_sock_set_state(ctx: RawTracePointContext) -> i32 {
+        state::changed(&ctx, ctx.arg(0), ctx.arg(1), ctx.arg(2));
+        0
+    }
+
+    /// `TP_PROTO(const struct sock *sk, const struct sk_buff *skb, const enum sk_rst_reason reason)`;
+    /// the reason from 6.10 on: the verifier prunes the branch that is not this kernel's.
+    #[raw_tracepoint(tracepoint = "tcp_send_reset")]
+    pub fn tcp_send_reset(ctx: RawTracePointContext) -> i32 {
+        let reason = if settings!(reset_has_reason) == 1 { ctx.arg(2) } else { -1 };
+        reset::sent(&ctx, ctx.arg(0), ctx.arg(1), reason);
+        0
+    }
+
+    /// `TP_PROTO(struct sock *sk)`
+    #[raw_tracepoint(tracepoint = "tcp_receive_reset")]
+    pub fn tcp_receive_reset(ctx: RawTracePointContext) -> i32 {
+        reset::received(ctx.arg(0));
+        0
+    }
+
+    /// `TP_PROTO(int sig, struct kernel_siginfo *info, struct task_struct *task, int group, int result)`
+    #[raw_tracepoint(tracepoint = "signal_generate")]
+    pub fn signal_generate(ctx: RawTracePointContext) -> i32 {
+        signal::generated(&ctx, ctx.arg(0), ctx.arg(1), ctx.arg(2), ctx.arg(4));
+        0
+    }
+
+    /// `TP_PROTO(struct task_struct *task)`, with `bool group_dead` behind it on newer kernels. Fires
+    /// before the task's sockets close (`do_exit`).
+    #[raw_tracepoint(tracepoint = "sched_process_exit")]
+    pub fn sched_process_exit(ctx: RawTracePointContext) -> i32 {
+        process::exited(&ctx, ctx.arg(0));
+        0
+    }
+
+    /// `TP_PROTO(struct sock *sk, int ret, int flags)`; from 6.3 on.
+    #[raw_tracepoint(tracepoint = "sock_recv_length")]
+    pub fn sock_recv_length(ctx: RawTracePointContext) -> i32 {
+        exchange::read(ctx.arg(0), ctx.arg(1), ctx.arg(2));
+        0
+    }
+
+    /// `TP_PROTO(struct sock *sk, int ret, int flags)`; from 6.3 on.
+    #[raw_tracepoint(tracepoint = "sock_send_length")]
+    pub fn sock_send_length(ctx: RawTracePointContext) -> i32 {
+        exchange::written(ctx.arg(0), ctx.arg(1));
+        0
+    }
+
+    /// `TP_PROTO(struct task_struct *task, uid_t uid)`; before 6.9 `TP_PROTO(int pid)`.
+    #[raw_tracepoint(tracepoint = "mark_victim")]
+    pub fn mark_victim(ctx: RawTracePointContext) -> i32 {
+        process::chosen_by_oom(&ctx, ctx.arg(0));
+        0
+    }
+}
+
+#[cfg(target_arch = "bpf")]
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}
+
+/// The licence that lets the programs call GPL-only helpers (`bpf_probe_read_kernel`).
+#[cfg(target_arch = "bpf")]
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
+
+/// Host builds of the whole workspace (check, clippy, test) need something to link.
 #[cfg(not(target_arch = "bpf"))]
 fn main() {}

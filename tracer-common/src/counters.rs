@@ -1,0 +1,88 @@
+//! What the kernel programs count per target, whether or not a record can be sent.
+
+use crate::Pod;
+
+/// Places for record types, more than there are.
+pub const KINDS: usize = 8;
+
+/// Counters of one target, kept per CPU; they only grow, and user space takes differences.
+///
+/// The first six are one side of the books; the other is `/proc/net/snmp` of the target's network
+/// namespace. State changes are numbered as in `include/net/tcp_states.h`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// LISTEN→SYN_RECV (`tcp_create_openreq_child`): PassiveOpens.
+    pub passive_opens: u64,
+    /// CLOSE→SYN_SENT (`tcp_v4_connect`).
+    pub active_opens: u64,
+    /// SYN_SENT→CLOSE before any segment was sent: the kernel does not count these in ActiveOpens.
+    pub active_unsent: u64,
+    /// ESTABLISHED→CLOSE and CLOSE_WAIT→CLOSE (`tcp_set_state`): EstabResets.
+    pub estab_resets: u64,
+    /// Changes into ESTABLISHED: CurrEstab rises.
+    pub established: u64,
+    /// Changes out of ESTABLISHED, except into CLOSE_WAIT: CurrEstab falls (kernels that count
+    /// CLOSE_WAIT as current).
+    pub unestablished: u64,
+    /// Changes out of ESTABLISHED into CLOSE_WAIT.
+    pub close_waits: u64,
+    /// Changes out of CLOSE_WAIT.
+    pub close_waits_left: u64,
+    /// `tcp_send_reset`: OutRsts.
+    pub resets_sent: u64,
+    /// `tcp_receive_reset`.
+    pub resets_received: u64,
+    /// Resets sent to a SYN: somebody was refused.
+    pub resets_to_syn: u64,
+    /// Resets sent to a segment with payload of class `data` after the socket had been closed.
+    pub resets_to_data: u64,
+    /// Resets sent for a connection that was established and had unread data or had not been accepted.
+    pub resets_of_unread: u64,
+    /// Records for which ring buffer space was asked, by [`Kind`](crate::Kind). By kind, because a
+    /// program can be interrupted by another one on its CPU, but never by itself: so each field has
+    /// one writer.
+    pub records: [u64; KINDS],
+    /// Records for which the ring buffer had no space, by kind.
+    pub records_lost: [u64; KINDS],
+}
+
+// SAFETY: repr(C), u64 only.
+unsafe impl Pod for Counters {}
+const _: () = assert!(size_of::<Counters>() == (13 + 2 * KINDS) * 8);
+
+impl Counters {
+    /// Combines two readings field by field.
+    #[must_use]
+    pub fn zip(self, other: Self, f: impl Fn(u64, u64) -> u64) -> Self {
+        Self {
+            passive_opens: f(self.passive_opens, other.passive_opens),
+            active_opens: f(self.active_opens, other.active_opens),
+            active_unsent: f(self.active_unsent, other.active_unsent),
+            estab_resets: f(self.estab_resets, other.estab_resets),
+            established: f(self.established, other.established),
+            unestablished: f(self.unestablished, other.unestablished),
+            close_waits: f(self.close_waits, other.close_waits),
+            close_waits_left: f(self.close_waits_left, other.close_waits_left),
+            resets_sent: f(self.resets_sent, other.resets_sent),
+            resets_received: f(self.resets_received, other.resets_received),
+            resets_to_syn: f(self.resets_to_syn, other.resets_to_syn),
+            resets_to_data: f(self.resets_to_data, other.resets_to_data),
+            resets_of_unread: f(self.resets_of_unread, other.resets_of_unread),
+            records: core::array::from_fn(|kind| f(self.records[kind], other.records[kind])),
+            records_lost: core::array::from_fn(|kind| f(self.records_lost[kind], other.records_lost[kind])),
+        }
+    }
+
+    /// The sum of two readings, as for two CPUs.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        self.zip(other, u64::wrapping_add)
+    }
+
+    /// What was counted since an `earlier` reading.
+    #[must_use]
+    pub fn since(self, earlier: Self) -> Self {
+        self.zip(earlier, u64::wrapping_sub)
+    }
+}

@@ -1,0 +1,36 @@
+//! The tables that the programs share with user space.
+
+use aya_ebpf::{
+    bindings::BPF_F_NO_PREALLOC,
+    macros::map,
+    maps::{HashMap, PerCpuArray, RingBuf},
+};
+use tracer_common::{Counters, Exchange, InitEntry, MAX_INITS, MAX_TARGETS, ScopeEntry};
+
+/// Network namespaces in scope. Entries are made and removed by user space; the mode is raised to
+/// armed by user space or by [`crate::scope::arm`].
+#[map]
+pub static SCOPE: HashMap<u64, ScopeEntry> = HashMap::with_max_entries(MAX_TARGETS, 0);
+
+/// cgroups in scope, for targets that share their network namespace. Made, removed and armed as
+/// [`SCOPE`]; looked at only when the namespace's mode says so.
+#[map]
+pub static SCOPE_CGROUPS: HashMap<u64, ScopeEntry> = HashMap::with_max_entries(MAX_TARGETS, 0);
+
+/// Container inits by process id. Made and removed by user space, read on signals and exits.
+#[map]
+pub static INITS: HashMap<u32, InitEntry> = HashMap::with_max_entries(MAX_INITS, 0);
+
+/// Counters by the target's slot. Zeroed by nobody: user space takes differences.
+#[map]
+pub static COUNTERS: PerCpuArray<Counters> = PerCpuArray::with_max_entries(MAX_TARGETS, 0);
+
+/// What applications read and wrote last, by address of the socket. Born at the first call on a
+/// connection of an armed target, removed when the socket closes. When it is full, connections are
+/// judged by the kernel's own time stamps.
+#[map]
+pub static EXCHANGES: HashMap<u64, Exchange> = HashMap::with_max_entries(1 << 17, BPF_F_NO_PREALLOC);
+
+/// Records on their way to user space. The size is set at load.
+#[map]
+pub static RECORDS: RingBuf = RingBuf::with_byte_size(4 << 20, 0);

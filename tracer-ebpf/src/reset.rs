@@ -1,0 +1,94 @@
+//! Resets, sent and received.
+
+use aya_ebpf::programs::RawTracePointContext;
+use aya_log_ebpf::debug;
+use tracer_common::{Counters, Kind, Mode, ResetRecord, ScopeEntry, Segment, SegmentClass, SockKind, Socket};
+
+use crate::{emit, scope, segment, sock, task};
+
+const FLAG_SYN: u8 = 2;
+const FLAG_ACK: u8 = 16;
+
+/// A reset is being sent: in answer to a segment (`skb`), or by our own act.
+#[inline(always)]
+pub fn sent(ctx: &RawTracePointContext, sk: u64, skb: u64, reason: i32) {
+    let kind = sock::kind(sk);
+    let Some(entry) = target(sk, skb, kind) else { return };
+    let segment = segment::describe(skb);
+    let unread = kind == SockKind::FULL && segment.present == 0 && is_unread(sk);
+    scope::count(entry.target, |counters| count_sent(counters, segment, unread));
+    if entry.mode != Mode::ARMED {
+        return;
+    }
+    emit::send::<ResetRecord>(Kind::RESET_SENT, entry, |record, header| {
+        record.header = header;
+        record.task = task::describe(task::current());
+        record.socket = describe(sk, kind);
+        // With a segment its own addresses: a listener's socket has no peer.
+        record.tuple = if skb != 0 { segment::tuple(skb) } else { sock::tuple(sk) };
+        record.segment = segment;
+        record.reason = reason;
+        record.sock_kind = kind;
+        record.reserved = [0; 7];
+    });
+    debug!(ctx, "reset sent, reason {}", reason);
+}
+
+/// A reset was received and accepted; the socket's state is still the one before.
+#[inline(always)]
+pub fn received(sk: u64) {
+    let Some(entry) = scope::find(sock::net(sk), || sock::cgroup(sk)) else { return };
+    scope::count(entry.target, |counters| counters.resets_received += 1);
+    if entry.mode != Mode::ARMED {
+        return;
+    }
+    emit::send::<ResetRecord>(Kind::RESET_RECEIVED, entry, |record, header| {
+        record.header = header;
+        record.task = task::describe(task::current());
+        record.socket = sock::describe(sk);
+        record.tuple = sock::tuple(sk);
+        record.segment = Segment::default();
+        record.reason = -1;
+        record.sock_kind = SockKind::FULL;
+        record.reserved = [0; 7];
+    });
+}
+
+#[inline(always)]
+fn target(sk: u64, skb: u64, kind: u8) -> Option<ScopeEntry> {
+    match kind {
+        SockKind::NONE => scope::find_by_netns(segment::net(skb)),
+        SockKind::FULL => scope::find(sock::net(sk), || sock::cgroup(sk)),
+        _ => scope::find_by_netns(sock::net(sk)),
+    }
+}
+
+#[inline(always)]
+fn describe(sk: u64, kind: u8) -> Socket {
+    match kind {
+        SockKind::NONE => Socket::default(),
+        SockKind::FULL => sock::describe(sk),
+        _ => sock::describe_common(sk),
+    }
+}
+
+/// Whether a socket that aborts leaves something unread or was never accepted.
+#[inline(always)]
+fn is_unread(sk: u64) -> bool {
+    let socket = sock::describe(sk);
+    socket.unread != 0 || socket.orphan == 1
+}
+
+#[inline(always)]
+fn count_sent(counters: &mut Counters, segment: Segment, unread: bool) {
+    counters.resets_sent += 1;
+    if segment.present == 1 && segment.flags & (FLAG_SYN | FLAG_ACK) == FLAG_SYN {
+        counters.resets_to_syn += 1;
+    }
+    if segment.class == SegmentClass::DATA {
+        counters.resets_to_data += 1;
+    }
+    if unread {
+        counters.resets_of_unread += 1;
+    }
+}

@@ -1,0 +1,75 @@
+//! Whether a socket or a task is in scope, and arming.
+
+use aya_ebpf::maps::HashMap;
+use tracer_common::{Counters, InitEntry, Mode, ScopeEntry};
+
+use crate::{
+    maps::{COUNTERS, SCOPE, SCOPE_CGROUPS},
+    offsets::{field, settings},
+};
+
+/// The key of a network namespace (`struct net *`) in the scope map.
+#[inline(always)]
+pub fn netns_key(net: u64) -> u64 {
+    if settings!(scope_by_cookie) == 1 { field!(net, net_cookie) } else { u64::from(field!(net, net_inum: u32)) }
+}
+
+/// Finds the target of a network namespace. `cgroup` is asked only where several targets share it.
+#[inline(always)]
+pub fn find(net: u64, cgroup: impl FnOnce() -> u64) -> Option<ScopeEntry> {
+    let entry = look_up(&SCOPE, netns_key(net))?;
+    if entry.mode != Mode::BY_CGROUP {
+        return Some(entry);
+    }
+    look_up(&SCOPE_CGROUPS, cgroup())
+}
+
+/// Finds the target of a segment that met no socket: only the network namespace is known.
+#[inline(always)]
+pub fn find_by_netns(net: u64) -> Option<ScopeEntry> {
+    let entry = look_up(&SCOPE, netns_key(net))?;
+    let mode = if entry.mode == Mode::BY_CGROUP { Mode::ARMED } else { entry.mode };
+    Some(ScopeEntry { target: entry.target, mode })
+}
+
+#[inline(always)]
+fn look_up(map: &HashMap<u64, ScopeEntry>, key: u64) -> Option<ScopeEntry> {
+    // SAFETY: user space only inserts and removes entries; two aligned words are copied at once.
+    unsafe { map.get(key) }.copied()
+}
+
+/// Raises a known target to armed, inside the kernel: what follows within the same millisecond must
+/// not be lost.
+#[inline(always)]
+pub fn arm(init: &InitEntry) {
+    if init.netns != 0 {
+        arm_in(&SCOPE, init.netns);
+    }
+    if init.cgroup != 0 {
+        arm_in(&SCOPE_CGROUPS, init.cgroup);
+    }
+}
+
+#[inline(always)]
+fn arm_in(map: &HashMap<u64, ScopeEntry>, key: u64) {
+    if let Some(entry) = map.get_ptr_mut(key) {
+        // SAFETY: the pointer is to the map's value, which stays readable under RCU while the
+        // program runs; only this word is written, by programs always with the same value.
+        unsafe {
+            if (*entry).mode == Mode::KNOWN {
+                (*entry).mode = Mode::ARMED;
+            }
+        }
+    }
+}
+
+/// Counts for a target on this CPU.
+#[inline(always)]
+pub fn count(target: u32, add: impl FnOnce(&mut Counters)) {
+    if let Some(counters) = COUNTERS.get_ptr_mut(target) {
+        // SAFETY: the entry is this CPU's own. A program that interrupts another on the same CPU
+        // (softirq) runs to its end in between, and never is the same program (the BPF core
+        // skips it and counts the miss); different programs write different fields.
+        add(unsafe { &mut *counters });
+    }
+}

@@ -1,0 +1,100 @@
+//! What a record says of a socket.
+
+use aya_ebpf::helpers::generated::bpf_jiffies64;
+use tracer_common::{SockKind, Socket, Tuple};
+
+use crate::{
+    offsets::{field, offset, read_at},
+    task,
+};
+
+const AF_INET6: u16 = 10;
+const TCP_TIME_WAIT: u8 = 6;
+const TCP_NEW_SYN_RECV: u8 = 12;
+const MAPPED_PREFIX: [u8; 12] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff];
+
+/// What kind of socket this is. `skc_state` must be read before anything else: TIME_WAIT and request
+/// sockets are not full sockets, only their `__sk_common` is valid.
+#[inline(always)]
+pub fn kind(sk: u64) -> u8 {
+    if sk == 0 {
+        return SockKind::NONE;
+    }
+    match field!(sk, skc_state: u8) {
+        TCP_TIME_WAIT => SockKind::TIME_WAIT,
+        TCP_NEW_SYN_RECV => SockKind::REQUEST,
+        _ => SockKind::FULL,
+    }
+}
+
+/// Network namespace (`struct net *`) of a socket of any kind.
+#[inline(always)]
+pub fn net(sk: u64) -> u64 {
+    field!(sk, skc_net)
+}
+
+/// cgroup v2 id of a full socket's owner; 0 if the kernel does not say.
+#[inline(always)]
+pub fn cgroup(sk: u64) -> u64 {
+    let cgroup: u64 = field!(sk, sk_cgrp_data);
+    // Before 5.15 the pointer shares its place with net_prio and net_cls data, marked by bit 0.
+    if cgroup & 1 == 1 { 0 } else { task::cgroup_id(cgroup) }
+}
+
+/// Both ends of a full socket. The local port is `inet_sport`: `skc_num` is 0 at CLOSE.
+#[inline(always)]
+pub fn tuple(sk: u64) -> Tuple {
+    let mut tuple = tuple_of_common(sk);
+    tuple.local_port = u16::from_be(field!(sk, inet_sport));
+    tuple
+}
+
+/// Both ends of a socket of any kind, from `__sk_common` alone.
+#[inline(always)]
+pub fn tuple_of_common(sk: u64) -> Tuple {
+    let v6 = field!(sk, skc_family: u16) == AF_INET6 && offset!(skc_v6_daddr) != tracer_common::ABSENT;
+    let (local, peer) = if v6 {
+        (field!(sk, skc_v6_rcv_saddr), field!(sk, skc_v6_daddr))
+    } else {
+        (mapped(field!(sk, skc_rcv_saddr)), mapped(field!(sk, skc_daddr)))
+    };
+    Tuple { local, peer, local_port: field!(sk, skc_num), peer_port: u16::from_be(field!(sk, skc_dport: u16)) }
+}
+
+/// An IPv4 address as IPv6 writes it.
+#[inline(always)]
+pub fn mapped(v4: [u8; 4]) -> [u8; 16] {
+    let mut address = [0; 16];
+    address[..12].copy_from_slice(&MAPPED_PREFIX);
+    address[12..].copy_from_slice(&v4);
+    address
+}
+
+/// What a full socket knows of its connection.
+#[inline(always)]
+pub fn describe(sk: u64) -> Socket {
+    let sequence = |offset| read_at::<u32>(sk, offset);
+    Socket {
+        sk,
+        cgroup: cgroup(sk),
+        bytes_received: field!(sk, bytes_received),
+        bytes_acked: field!(sk, bytes_acked),
+        unread: sequence(offset!(rcv_nxt)).wrapping_sub(sequence(offset!(copied_seq))),
+        unacked: sequence(offset!(write_seq)).wrapping_sub(sequence(offset!(snd_una))),
+        last_send: field!(sk, lsndtime),
+        last_receive: field!(sk, icsk_lrcvtime),
+        // SAFETY: the helper takes nothing and is allowed in every tracing program.
+        jiffies: unsafe { bpf_jiffies64() } as u32,
+        segs_out: field!(sk, segs_out),
+        state: field!(sk, skc_state),
+        shutdown: field!(sk, sk_shutdown),
+        orphan: u8::from(read_at::<u64>(sk, offset!(sk_socket)) == 0),
+        reserved: [0; 5],
+    }
+}
+
+/// What is valid of a socket that is not a full one.
+#[inline(always)]
+pub fn describe_common(sk: u64) -> Socket {
+    Socket { sk, state: field!(sk, skc_state), ..Socket::default() }
+}

@@ -1,0 +1,60 @@
+//! What a record says of a task.
+
+use aya_ebpf::helpers::generated::bpf_get_current_task;
+use tracer_common::Task;
+
+use crate::offsets::{field, offset, settings};
+
+/// The task that runs now.
+#[inline(always)]
+pub fn current() -> u64 {
+    // SAFETY: the helper takes nothing and is allowed in every tracing program.
+    unsafe { bpf_get_current_task() }
+}
+
+/// Describes a `struct task_struct *`.
+#[inline(always)]
+pub fn describe(task: u64) -> Task {
+    Task {
+        cgroup: cgroup(task),
+        pid: field!(task, task_tgid),
+        tid: field!(task, task_pid),
+        flags: field!(task, task_flags),
+        pidns: pidns(task),
+        comm: field!(task, task_comm),
+    }
+}
+
+/// cgroup v2 id of a task; 0 if the kernel has no cgroups.
+#[inline(always)]
+pub fn cgroup(task: u64) -> u64 {
+    let css_set: u64 = field!(task, task_cgroups);
+    cgroup_id(field!(css_set, css_set_dfl_cgrp))
+}
+
+/// Id of a `struct cgroup *`: the inode number of its directory.
+#[inline(always)]
+pub fn cgroup_id(cgroup: u64) -> u64 {
+    let node: u64 = field!(cgroup, cgroup_kn);
+    field!(node, kernfs_node_id)
+}
+
+/// Network namespace (`struct net *`) of a task; 0 once it has let go of its namespaces.
+#[inline(always)]
+pub fn net(task: u64) -> u64 {
+    let nsproxy: u64 = field!(task, task_nsproxy);
+    field!(nsproxy, nsproxy_net)
+}
+
+/// Inode of the pid namespace that a task lives in (`task_active_pid_ns`).
+#[inline(always)]
+pub fn pidns(task: u64) -> u32 {
+    let pid: u64 = field!(task, task_thread_pid);
+    if pid == 0 {
+        return 0;
+    }
+    let level: u32 = field!(pid, pid_level);
+    let upid = pid + u64::from(offset!(pid_numbers)) + u64::from(level & 0x1f) * u64::from(settings!(upid_size));
+    let ns: u64 = field!(upid, upid_ns);
+    field!(ns, pidns_inum)
+}
