@@ -150,8 +150,13 @@ pub struct Exchange {
     pub answered: u32,
     /// Size of the last write in bytes.
     pub last_write: u32,
+    /// Bytes that had been read without an answer when the last answer began: what is unanswered if
+    /// that answer turns out to be a farewell (a TLS close_notify).
+    pub before_answer: u32,
     /// 1 if anything is known of the connection; else all else is 0.
     pub known: u32,
+    /// Always 0.
+    pub reserved: u32,
     /// CLOCK_MONOTONIC in ns of the first write since the last read; 0 for none.
     pub first_write_at: u64,
     /// CLOCK_MONOTONIC in ns of the last write; 0 for none.
@@ -305,8 +310,8 @@ pod!(
     Tuple = 36,
     Socket = 64,
     Segment = 8,
-    Exchange = 40,
-    StateRecord = 200,
+    Exchange = 48,
+    StateRecord = 208,
     ResetRecord = 176,
     SignalRecord = 96,
     ExitRecord = 72,

@@ -183,6 +183,8 @@ pub struct Socket {
 pub struct Exchange {
     /// Bytes read since the last write: a request without an answer. 0 if the last call was a write.
     pub unanswered: u32,
+    /// Bytes that had been read without an answer when the last answer began.
+    pub before_answer: u32,
     /// Bytes written since the last read: the answer so far.
     pub answered: u32,
     /// Size of the last write in bytes.
@@ -224,7 +226,7 @@ pub enum SocketKind {
 }
 
 /// What the payload of a segment looked like; decided in the kernel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, schemars::JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum SegmentClass {
     /// No payload.

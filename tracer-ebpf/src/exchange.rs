@@ -37,6 +37,9 @@ pub fn written(sk: u64, length: i32) {
     let now = now();
     let mut exchange = of(sk);
     exchange.known = 1;
+    if exchange.unanswered != 0 {
+        exchange.before_answer = exchange.unanswered;
+    }
     exchange.unanswered = 0;
     exchange.answered = exchange.answered.saturating_add(length as u32);
     exchange.last_write = length as u32;

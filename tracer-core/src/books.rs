@@ -1,0 +1,115 @@
+//! The books: what the kernel counted by itself, beside what its events add up to.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use tracer_common::Counters;
+
+/// The kernel's own totals of a network namespace, from `/proc/PID/net/snmp` and `netstat`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// `Tcp: ActiveOpens`.
+    pub active_opens: u64,
+    /// `Tcp: PassiveOpens`.
+    pub passive_opens: u64,
+    /// `Tcp: EstabResets`.
+    pub estab_resets: u64,
+    /// `Tcp: CurrEstab`, a level.
+    pub current_established: u64,
+    /// `Tcp: OutRsts`.
+    pub resets_sent: u64,
+    /// `TcpExt: ListenOverflows`.
+    pub listen_overflows: u64,
+    /// `TcpExt: ListenDrops`.
+    pub listen_drops: u64,
+}
+
+/// Both sides at the same instant: the programs' counters did not change while the totals were read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reading {
+    /// What the programs counted.
+    pub counters: Counters,
+    /// What the kernel counted; `None` if it cannot be had (host network, namespace gone).
+    pub totals: Option<Totals>,
+    /// Events that the kernel did not show because the program was running already on that CPU.
+    pub missed: u64,
+}
+
+/// One equation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Book {
+    /// Its name: the kernel's counter, or what is conserved.
+    pub name: String,
+    /// What the kernel, or the sender, counted.
+    pub kernel: u64,
+    /// What the events add up to.
+    pub events: u64,
+    /// Both are equal.
+    pub balanced: bool,
+}
+
+impl Book {
+    fn new(name: &str, kernel: u64, events: u64) -> Self {
+        Self { name: name.to_owned(), kernel, events, balanced: kernel == events }
+    }
+}
+
+/// What user space saw of the records of a target.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Received {
+    /// Records that were decoded.
+    pub decoded: u64,
+    /// Connections opened or found.
+    pub connections_begun: u64,
+    /// Connections that ended.
+    pub connections_ended: u64,
+    /// Connections still open.
+    pub connections_open: u64,
+}
+
+/// Balances the books between two readings.
+#[must_use]
+pub fn balance(first: &Reading, last: &Reading, received: &Received) -> Vec<Book> {
+    let counted = last.counters.since(first.counters);
+    let mut books = Vec::new();
+    if let (Some(before), Some(after)) = (&first.totals, &last.totals) {
+        let kernel = |field: fn(&Totals) -> u64| field(after).wrapping_sub(field(before));
+        books.push(Book::new("OutRsts", kernel(|totals| totals.resets_sent), counted.resets_sent));
+        books.push(Book::new("PassiveOpens", kernel(|totals| totals.passive_opens), counted.passive_opens));
+        // The kernel counts an active open when the SYN is sent (`tcp_connect`).
+        let active = counted.active_opens.saturating_sub(counted.active_unsent);
+        books.push(Book::new("ActiveOpens", kernel(|totals| totals.active_opens), active));
+        books.push(Book::new("EstabResets", kernel(|totals| totals.estab_resets), counted.estab_resets));
+    }
+    let sent: u64 = counted.records.iter().sum::<u64>() - counted.records_lost.iter().sum::<u64>();
+    books.push(Book::new("records", sent, received.decoded));
+    books.push(Book::new(
+        "connections",
+        received.connections_begun,
+        received.connections_ended + received.connections_open,
+    ));
+    books
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_active_open_that_sent_no_segment_does_not_count() {
+        let counters = Counters { active_opens: 3, active_unsent: 1, ..Counters::default() };
+        let last = Reading { counters, totals: Some(Totals { active_opens: 2, ..Totals::default() }), missed: 0 };
+        let first = Reading { totals: Some(Totals::default()), ..Reading::default() };
+        let books = balance(&first, &last, &Received::default());
+        assert!(books.iter().all(|book| book.balanced), "{books:?}");
+    }
+
+    #[test]
+    fn a_reset_that_was_not_seen_unbalances_its_book_alone() {
+        let totals = |resets_sent| Some(Totals { resets_sent, ..Totals::default() });
+        let first = Reading { totals: totals(5), ..Reading::default() };
+        let last = Reading { totals: totals(6), ..Reading::default() };
+        let books = balance(&first, &last, &Received::default());
+        let unbalanced: Vec<_> = books.iter().filter(|book| !book.balanced).map(|book| book.name.as_str()).collect();
+        assert_eq!(unbalanced, ["OutRsts"]);
+    }
+}

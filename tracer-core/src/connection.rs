@@ -1,0 +1,255 @@
+//! One connection: what is known of it while it lives, and how it ended.
+
+use crate::{
+    event::{Exchange, Mono, ResetSent, SegmentClass, Socket, StateChange, TcpState, Tuple},
+    words::{Cause, ClosedBy, Confidence, Ending, Hop, Judgement, Origin, Phase, Role},
+};
+
+/// A send of at most this many bytes just before a close is a farewell (TLS close_notify, GOAWAY), no
+/// answer; a request of at most this many bytes may be one too.
+const FAREWELL: u64 = 64;
+/// A farewell is part of the close: within a jiffy of a kernel with HZ=250, in nanoseconds.
+const FAREWELL_AGE: Mono = 4_000_000;
+
+/// Where the container was when something happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Moment {
+    /// Number of the container.
+    pub container: u32,
+    /// Its phase.
+    pub phase: Phase,
+    /// What made it exit, in the phases exiting and after_exit.
+    pub cause: Option<Cause>,
+}
+
+/// The pod's own close.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Close {
+    /// When.
+    pub time: Mono,
+    /// Who.
+    pub by: ClosedBy,
+    /// Where the container was.
+    pub moment: Moment,
+    /// The peer had sent its FIN before.
+    pub peer_had_closed: bool,
+    /// Straight to CLOSE, without a FIN.
+    pub abort: bool,
+    /// What the socket knew then.
+    pub socket: Socket,
+}
+
+impl Close {
+    /// The close that a state change makes, if it is one: only there does the current task tell who
+    /// closed (elsewhere it is a bystander of the softirq).
+    fn of(time: Mono, change: &StateChange, moment: Moment) -> Option<Self> {
+        use TcpState::{Close as Closed, CloseWait, Established, FinWait1, LastAck, SynRecv};
+        let (peer_had_closed, abort) = match (change.old, change.new) {
+            (Established | SynRecv, FinWait1) => (false, false),
+            (CloseWait, LastAck) => (true, false),
+            (Established, Closed) => (false, true),
+            (CloseWait, Closed) => (true, true),
+            _ => return None,
+        };
+        let by = match (change.task.exiting, change.task.kernel_thread) {
+            (true, _) => ClosedBy::Exit,
+            (_, true) if moment.phase >= Phase::Exiting => ClosedBy::Exit,
+            (_, true) => ClosedBy::Kernel,
+            _ => ClosedBy::Application,
+        };
+        Some(Self { time, by, moment, peer_had_closed, abort, socket: change.socket })
+    }
+
+    /// Bytes of payload that had been received; the peer's FIN counts 1 in the kernel's number.
+    fn received(&self) -> u64 {
+        self.socket.bytes_received.saturating_sub(u64::from(self.peer_had_closed))
+    }
+
+    /// Bytes of payload that the application had not read.
+    fn unread(&self) -> u32 {
+        self.socket.unread.saturating_sub(u32::from(self.peer_had_closed))
+    }
+
+    /// Bytes of the last request if it had got no answer; 0 if it had.
+    fn unanswered(&self) -> u64 {
+        match &self.socket.exchange {
+            Some(exchange) if exchange.unanswered > 0 => exchange.unanswered.into(),
+            Some(exchange) if self.was_farewell(exchange) => exchange.before_answer.into(),
+            Some(_) => 0,
+            None if self.received() > 0 && self.last_data_was_received() => self.received(),
+            None => 0,
+        }
+    }
+
+    /// By the kernel's own time stamps, where the calls were not seen. Within one jiffy it counts as
+    /// answered.
+    fn last_data_was_received(&self) -> bool {
+        let nothing_sent = self.socket.bytes_acked == 0 && self.socket.unacked == 0;
+        nothing_sent || self.socket.last_receive.wrapping_sub(self.socket.last_send).cast_signed() > 0
+    }
+
+    /// The last write was small, alone, and part of the close itself: a TLS close_notify, no answer.
+    fn was_farewell(&self, exchange: &Exchange) -> bool {
+        self.by == ClosedBy::Application
+            && exchange.answered == exchange.last_write
+            && u64::from(exchange.last_write) <= FAREWELL
+            && self.time.saturating_sub(exchange.last_write_at) <= FAREWELL_AGE
+    }
+
+    /// Whether an answer of several writes was under way: silent for less time than it had run.
+    fn response_was_under_way(&self) -> bool {
+        let Some(exchange) = &self.socket.exchange else { return false };
+        let ran = exchange.last_write_at.saturating_sub(exchange.first_write_at);
+        exchange.first_write_at != 0 && self.time.saturating_sub(exchange.last_write_at) < ran
+    }
+}
+
+/// A connection from its opening, or from when it was found, to its end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Connection {
+    /// Both ends.
+    pub tuple: Tuple,
+    /// Which side opened it.
+    pub role: Role,
+    /// Who the peer is.
+    pub origin: Origin,
+    /// How far it goes.
+    pub hop: Hop,
+    /// When it was opened; `None` if it was found open.
+    pub opened: Option<Mono>,
+    /// Where the container was when it was opened, found, or changed last.
+    pub moment: Moment,
+    /// Its state.
+    pub state: TcpState,
+    /// The pod's close, if it closed.
+    pub close: Option<Close>,
+    /// What the socket knew last.
+    pub socket: Socket,
+    /// The peer sent a reset.
+    pub reset_received: bool,
+    /// A reset was sent, by our own act or drawn by a segment.
+    pub reset_sent: Option<ResetSent>,
+}
+
+impl Connection {
+    /// Takes a state change.
+    pub fn change(&mut self, time: Mono, change: &StateChange, moment: Moment) {
+        if self.close.is_none() && !self.reset_received {
+            self.close = Close::of(time, change, moment);
+        }
+        self.state = change.new;
+        self.socket = change.socket;
+        self.moment = moment;
+        self.tuple = change.tuple;
+    }
+
+    /// Whether the peer ever sent payload.
+    #[must_use]
+    pub fn carried_payload(&self) -> bool {
+        let fin = matches!(self.state, TcpState::CloseWait | TcpState::LastAck | TcpState::Closing | TcpState::Close);
+        self.socket.bytes_received > u64::from(fin)
+    }
+
+    /// All that the pod sent was acknowledged; judged when the socket ends, not at the FIN: an orphan
+    /// goes on sending.
+    #[must_use]
+    pub fn delivered(&self) -> bool {
+        let fin = self.close.is_some_and(|close| !close.abort);
+        self.socket.unacked <= u32::from(fin)
+    }
+
+    /// Where the container was when the pod closed; else when the connection changed last.
+    #[must_use]
+    pub fn moment_of_end(&self) -> Moment {
+        self.close.map_or(self.moment, |close| close.moment)
+    }
+
+    /// How it ended: once it is at CLOSE and it is known whether a reset followed.
+    #[must_use]
+    pub fn judge(&self) -> Judgement {
+        self.by_role(self.judge_closed())
+    }
+
+    /// How it ended if the network interface went while the socket was still there.
+    #[must_use]
+    pub fn judge_at_teardown(&self) -> Judgement {
+        self.by_role(match &self.close {
+            Some(close) if !close.abort => self.judge_fin(close),
+            _ => Judgement::loss(Ending::OpenAtTeardown, Confidence::Certain),
+        })
+    }
+
+    /// Only what clients lost is a loss; of a connection whose opener is unknown it is possible.
+    fn by_role(&self, judgement: Judgement) -> Judgement {
+        let nobody = self.role == Role::Client || matches!(self.origin, Origin::Checker | Origin::KubeletProbe);
+        match judgement.confidence {
+            Some(_) if nobody => Judgement::harmless(judgement.ending),
+            Some(_) if self.role == Role::Unknown || self.origin == Origin::SuspectedChecker => {
+                Judgement::loss(judgement.ending, Confidence::Possible)
+            }
+            _ => judgement,
+        }
+    }
+
+    fn judge_closed(&self) -> Judgement {
+        let Some(close) = &self.close else {
+            let ending = if self.reset_received { Ending::PeerReset } else { Ending::TimedOut };
+            return Judgement::harmless(ending);
+        };
+        if close.abort {
+            return self.judge_abort(close);
+        }
+        let closed = self.judge_fin(close);
+        self.reset_sent.as_ref().map_or(closed, |reset| worse(closed, after_close(reset)))
+    }
+
+    fn judge_abort(&self, close: &Close) -> Judgement {
+        let certain_unless = |doubt| if doubt { Confidence::Possible } else { Confidence::Certain };
+        if self.reset_sent.is_none() {
+            Judgement::harmless(Ending::TimedOut)
+        } else if close.socket.orphan {
+            // Established and without a file: nobody accepted it.
+            Judgement::loss(Ending::ResetBacklog, certain_unless(close.received() == 0 || close.peer_had_closed))
+        } else if close.unread() > 0 {
+            Judgement::loss(Ending::ResetUnread, certain_unless(close.peer_had_closed))
+        } else {
+            let idle = close.unanswered() == 0 && close.socket.unacked == 0;
+            Judgement::loss(Ending::ResetAbort, certain_unless(idle))
+        }
+    }
+
+    fn judge_fin(&self, close: &Close) -> Judgement {
+        let unanswered = close.unanswered();
+        if self.reset_received {
+            Judgement::harmless(Ending::PeerReset)
+        } else if !self.delivered() {
+            Judgement::loss(Ending::MidResponse, Confidence::Certain)
+        } else if unanswered > 0 {
+            let likely = close.by == ClosedBy::Exit && unanswered > FAREWELL && !close.peer_had_closed;
+            Judgement::loss(Ending::Unanswered, if likely { Confidence::Likely } else { Confidence::Possible })
+        } else if close.peer_had_closed {
+            Judgement::harmless(Ending::PeerClosed)
+        } else if close.response_was_under_way() {
+            let likely = close.by == ClosedBy::Exit;
+            Judgement::loss(Ending::MidResponse, if likely { Confidence::Likely } else { Confidence::Possible })
+        } else {
+            Judgement::harmless(Ending::IdleClosed)
+        }
+    }
+}
+
+/// What a reset after the pod's close means: by what drew it.
+#[must_use]
+pub fn after_close(reset: &ResetSent) -> Judgement {
+    match reset.segment.map(|segment| segment.class) {
+        Some(SegmentClass::Data) => Judgement::loss(Ending::LateData, Confidence::Certain),
+        Some(SegmentClass::Small) => Judgement::loss(Ending::LateData, Confidence::Possible),
+        _ => Judgement::harmless(Ending::LateClose),
+    }
+}
+
+/// Of two judgements on one connection the surer loss; of equals the later.
+#[must_use]
+pub fn worse(earlier: Judgement, later: Judgement) -> Judgement {
+    if earlier.confidence > later.confidence { earlier } else { later }
+}

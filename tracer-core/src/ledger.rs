@@ -1,0 +1,432 @@
+//! All that is known of one target's connections: the live ones, those that ended a while ago, and
+//! what their endings add up to.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+
+use crate::{
+    connection::{Connection, Moment, after_close, worse},
+    event::{Mono, ResetReceived, ResetSent, SocketKind, StateChange, TcpState, Tuple},
+    words::{Confidence, Ending, Hop, Judgement, Origin, Role},
+};
+
+/// A reset by our own act follows its state change within the same system call; this long after the
+/// change a connection is judged without one.
+const SETTLE: Mono = 20_000_000;
+/// TIME_WAIT (`TCP_TIMEWAIT_LEN`): how long a reset may still belong to a closed connection.
+const REMEMBER: Mono = 60_000_000_000;
+/// Closed connections remembered at most; beyond, the oldest are forgotten first.
+const MAX_REMEMBERED: usize = 1 << 16;
+/// Losses kept one by one, as evidence; beyond, they are only counted.
+const MAX_EVIDENCE: usize = 1000;
+
+/// What losses are counted by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct LossKey {
+    /// How the connection ended.
+    pub ending: Ending,
+    /// Where the container was.
+    pub moment: Moment,
+    /// How sure it is.
+    pub confidence: Confidence,
+}
+
+/// One loss, as evidence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Loss {
+    /// When.
+    pub time: Mono,
+    /// Whose connection.
+    pub tuple: Tuple,
+    /// What it counts as.
+    pub key: LossKey,
+}
+
+/// A connection that was opened, found or closed, as told to the world.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// It was opened, or found open.
+    Opened,
+    /// It ended.
+    Closed(Judgement),
+}
+
+/// What a reset meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ResetMeaning {
+    /// What it means to the client; `None` while that is not yet known (the connection is live).
+    pub judgement: Option<Judgement>,
+    /// Where the container was.
+    pub moment: Moment,
+    /// Which side had opened the connection.
+    pub role: Role,
+    /// Who the peer is.
+    pub origin: Origin,
+}
+
+/// A connection that ended.
+#[derive(Debug)]
+enum Ended {
+    /// It may still get the reset that belongs to its end.
+    Settling(Box<Connection>),
+    /// It was judged.
+    Judged { judgement: Judgement, moment: Moment, role: Role, origin: Origin },
+}
+
+/// Connections in numbers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Census {
+    /// Opened while traced.
+    pub opened: u64,
+    /// Found open.
+    pub found: u64,
+    /// Ended.
+    pub ended: u64,
+    /// Of these, opened by peers that are no health checkers, from outside the pod.
+    pub from_peers: u64,
+}
+
+/// When traffic arrived last: from peers, not from health checkers, not within the pod.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// The last new connection.
+    pub last_connection: Option<Mono>,
+    /// The last data.
+    pub last_data: Option<Mono>,
+}
+
+impl Traffic {
+    /// The last arrival of either kind.
+    #[must_use]
+    pub fn last_arrival(&self) -> Option<Mono> {
+        self.last_connection.max(self.last_data)
+    }
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct Ledger {
+    live: HashMap<u64, Connection>,
+    ended: HashMap<Tuple, (Mono, Ended)>,
+    /// Ends in order of time, to judge and then to forget.
+    to_settle: VecDeque<(Mono, Tuple)>,
+    to_forget: VecDeque<(Mono, Tuple)>,
+    losses: BTreeMap<LossKey, u64>,
+    evidence: Vec<Loss>,
+    endings: BTreeMap<Ending, u64>,
+    census: Census,
+    traffic: Traffic,
+}
+
+/// What the ledger is told of a connection that it does not know yet.
+#[derive(Clone, Copy, Debug)]
+pub struct Newcomer {
+    /// Which side opened it.
+    pub role: Role,
+    /// Who the peer is.
+    pub origin: Origin,
+    /// How far it goes.
+    pub hop: Hop,
+}
+
+impl Ledger {
+    /// Takes a state change of a connection (not of a listener). `last_receive` is when data arrived
+    /// on it last, by the kernel's time stamp; `newcomer` says what is known of it if it is new. Tells
+    /// what became of it.
+    pub fn change(
+        &mut self,
+        time: Mono,
+        change: &StateChange,
+        moment: Moment,
+        last_receive: Mono,
+        newcomer: impl FnOnce(&StateChange) -> Newcomer,
+        tell: &mut impl FnMut(&Connection, Told),
+    ) {
+        let key = change.socket.key;
+        let opens = matches!(
+            (change.old, change.new),
+            (TcpState::Listen | TcpState::Close, TcpState::SynRecv) | (TcpState::Close, TcpState::SynSent)
+        );
+        if opens {
+            // The address of a socket is used again: its last owner ended unseen.
+            if let Some(orphan) = self.live.remove(&key) {
+                self.end(time, orphan, tell);
+            }
+        }
+        let known = self.live.contains_key(&key);
+        let connection = self.live.entry(key).or_insert_with(|| {
+            let Newcomer { role, origin, hop } = newcomer(change);
+            Connection {
+                tuple: change.tuple,
+                role,
+                origin,
+                hop,
+                opened: opens.then_some(time),
+                moment,
+                state: change.old,
+                close: None,
+                socket: change.socket,
+                reset_received: false,
+                reset_sent: None,
+            }
+        });
+        connection.change(time, change, moment);
+        if !known {
+            let count = if opens { &mut self.census.opened } else { &mut self.census.found };
+            *count += 1;
+            if is_traffic(connection.role, connection.origin, connection.hop) {
+                self.census.from_peers += 1;
+                if opens {
+                    self.traffic.last_connection = self.traffic.last_connection.max(Some(time));
+                }
+            }
+            tell(connection, Told::Opened);
+        }
+        if connection.carried_payload() && is_traffic(connection.role, connection.origin, connection.hop) {
+            self.traffic.last_data = self.traffic.last_data.max(Some(last_receive));
+        }
+        if change.new == TcpState::Close
+            && let Some(connection) = self.live.remove(&key)
+        {
+            self.end(time, connection, tell);
+        }
+    }
+
+    fn end(&mut self, time: Mono, connection: Connection, tell: &mut impl FnMut(&Connection, Told)) {
+        self.census.ended += 1;
+        let tuple = connection.tuple;
+        if let Some((_, Ended::Settling(earlier))) = self.ended.remove(&tuple) {
+            self.judge(&earlier, tell);
+        }
+        if connection.reset_sent.is_some() || connection.reset_received {
+            let judged = self.judge(&connection, tell);
+            self.ended.insert(tuple, (time, judged));
+            self.to_forget.push_back((time, tuple));
+        } else {
+            self.ended.insert(tuple, (time, Ended::Settling(Box::new(connection))));
+            self.to_settle.push_back((time, tuple));
+        }
+    }
+
+    fn judge(&mut self, connection: &Connection, tell: &mut impl FnMut(&Connection, Told)) -> Ended {
+        let judgement = connection.judge();
+        self.settle(connection, judgement, tell)
+    }
+
+    fn settle(&mut self, connection: &Connection, judgement: Judgement, tell: &mut impl FnMut(&Connection, Told)) -> Ended {
+        let moment = connection.moment_of_end();
+        *self.endings.entry(judgement.ending).or_default() += 1;
+        let time = connection.close.map_or_else(|| connection.opened.unwrap_or_default(), |close| close.time);
+        self.count_loss(time, connection.tuple, moment, judgement);
+        tell(connection, Told::Closed(judgement));
+        Ended::Judged { judgement, moment, role: connection.role, origin: connection.origin }
+    }
+
+    fn count_loss(&mut self, time: Mono, tuple: Tuple, moment: Moment, judgement: Judgement) {
+        let Some(confidence) = judgement.confidence else { return };
+        let key = LossKey { ending: judgement.ending, moment, confidence };
+        *self.losses.entry(key).or_default() += 1;
+        if self.evidence.len() < MAX_EVIDENCE {
+            self.evidence.push(Loss { time, tuple, key });
+        }
+    }
+
+    fn uncount_loss(&mut self, tuple: Tuple, moment: Moment, judgement: Judgement) {
+        let Some(confidence) = judgement.confidence else { return };
+        let key = LossKey { ending: judgement.ending, moment, confidence };
+        if let Some(count) = self.losses.get_mut(&key) {
+            *count -= 1;
+            if *count == 0 {
+                self.losses.remove(&key);
+            }
+        }
+        if let Some(at) = self.evidence.iter().rposition(|loss| loss.tuple == tuple && loss.key == key) {
+            self.evidence.remove(at);
+        }
+    }
+
+    /// Takes a reset that was sent. `moment` is where the container is now; `stranger` says what is
+    /// known of a peer that no connection is known of.
+    pub fn reset_sent(
+        &mut self,
+        time: Mono,
+        reset: &ResetSent,
+        moment: Moment,
+        stranger: Newcomer,
+        tell: &mut impl FnMut(&Connection, Told),
+    ) -> ResetMeaning {
+        let to_syn = reset.segment.is_some_and(|segment| segment.is_syn());
+        if reset.segment.is_some_and(|segment| segment.payload > 0)
+            && is_traffic(stranger.role, stranger.origin, stranger.hop)
+        {
+            self.traffic.last_data = self.traffic.last_data.max(Some(time));
+        }
+        if reset.socket_kind == SocketKind::Full
+            && let Some(live) = self.live.get_mut(&reset.socket.key)
+        {
+            // MPTCP sends the reset before the change to CLOSE.
+            live.reset_sent = Some(*reset);
+            return ResetMeaning { judgement: None, moment, role: live.role, origin: live.origin };
+        }
+        if !to_syn && let Some((ended_at, ended)) = self.ended.remove(&reset.tuple) {
+            let (judged, meaning) = self.reset_after_end(time, reset, moment, ended, tell);
+            self.ended.insert(reset.tuple, (ended_at, judged));
+            return meaning;
+        }
+        self.reset_to_stranger(time, reset, moment, stranger)
+    }
+
+    /// A reset on a connection that ended: at its end, or later by a segment that came too late.
+    fn reset_after_end(
+        &mut self,
+        time: Mono,
+        reset: &ResetSent,
+        now: Moment,
+        ended: Ended,
+        tell: &mut impl FnMut(&Connection, Told),
+    ) -> (Ended, ResetMeaning) {
+        match ended {
+            Ended::Settling(mut connection) => {
+                connection.reset_sent = Some(*reset);
+                // What came too late, came now; what we did ourselves belongs to our close.
+                let moment = if reset.segment.is_some() { now } else { connection.moment_of_end() };
+                self.to_forget.push_back((time, reset.tuple));
+                let judged = self.judge(&connection, tell);
+                let judgement = Some(connection.judge());
+                (judged, ResetMeaning { judgement, moment, role: connection.role, origin: connection.origin })
+            }
+            Ended::Judged { judgement, moment, role, origin } => {
+                let nobody = role == Role::Client || matches!(origin, Origin::Checker | Origin::KubeletProbe);
+                let later = after_close(reset);
+                let later = if nobody { Judgement::harmless(later.ending) } else { later };
+                let result = worse(judgement, later);
+                let mut at = moment;
+                if result != judgement {
+                    // Several resets on one connection are one loss.
+                    self.uncount_loss(reset.tuple, moment, judgement);
+                    self.recount_ending(judgement.ending, result.ending);
+                    at = now;
+                    self.count_loss(time, reset.tuple, at, result);
+                }
+                let judged = Ended::Judged { judgement: result, moment: at, role, origin };
+                (judged, ResetMeaning { judgement: Some(result), moment: now, role, origin })
+            }
+        }
+    }
+
+    fn recount_ending(&mut self, from: Ending, to: Ending) {
+        if let Some(count) = self.endings.get_mut(&from) {
+            *count = count.saturating_sub(1);
+        }
+        *self.endings.entry(to).or_default() += 1;
+    }
+
+    /// A reset to a segment of no connection that is known: to a SYN, or to the end of a handshake.
+    fn reset_to_stranger(&mut self, time: Mono, reset: &ResetSent, moment: Moment, stranger: Newcomer) -> ResetMeaning {
+        let ending = match reset.segment {
+            Some(segment) if segment.is_syn() => Ending::Refused,
+            Some(_) => Ending::RefusedHandshake,
+            None => Ending::ResetAbort,
+        };
+        let nobody = matches!(stranger.origin, Origin::Checker | Origin::KubeletProbe);
+        let judgement =
+            if nobody { Judgement::harmless(ending) } else { Judgement::loss(ending, Confidence::Certain) };
+        *self.endings.entry(ending).or_default() += 1;
+        self.count_loss(time, reset.tuple, moment, judgement);
+        if !nobody && stranger.hop == Hop::External {
+            self.traffic.last_connection = self.traffic.last_connection.max(Some(time));
+        }
+        let judged = Ended::Judged { judgement, moment, role: Role::Server, origin: stranger.origin };
+        self.ended.insert(reset.tuple, (time, judged));
+        self.to_forget.push_back((time, reset.tuple));
+        ResetMeaning { judgement: Some(judgement), moment, role: Role::Server, origin: stranger.origin }
+    }
+
+    /// Takes a reset that was received.
+    pub fn reset_received(&mut self, reset: &ResetReceived) -> Option<(Role, Origin)> {
+        let connection = self.live.get_mut(&reset.socket.key)?;
+        connection.reset_received = true;
+        Some((connection.role, connection.origin))
+    }
+
+    /// Judges what has settled and forgets what is old.
+    pub fn tick(&mut self, now: Mono, tell: &mut impl FnMut(&Connection, Told)) {
+        while let Some((time, tuple)) = self.to_settle.front().copied()
+            && now >= time + SETTLE
+        {
+            self.to_settle.pop_front();
+            if let Some((at, Ended::Settling(_))) = self.ended.get(&tuple)
+                && *at == time
+                && let Some((_, Ended::Settling(connection))) = self.ended.remove(&tuple)
+            {
+                let judged = self.judge(&connection, tell);
+                self.ended.insert(tuple, (time, judged));
+                self.to_forget.push_back((time, tuple));
+            }
+        }
+        while let Some((time, tuple)) = self.to_forget.front().copied()
+            && (now >= time + REMEMBER || self.to_forget.len() > MAX_REMEMBERED)
+        {
+            self.to_forget.pop_front();
+            if self.ended.get(&tuple).is_some_and(|(at, _)| *at <= time) {
+                self.ended.remove(&tuple);
+            }
+        }
+    }
+
+    /// Judges all that is left: what ended, and, if the network interface went, what is still open.
+    pub fn finish(&mut self, now: Mono, interface_gone: bool, tell: &mut impl FnMut(&Connection, Told)) {
+        self.tick(now.saturating_add(SETTLE), tell);
+        if !interface_gone {
+            return;
+        }
+        let mut open: Vec<Connection> = self.live.drain().map(|(_, connection)| connection).collect();
+        open.sort_by_key(|connection| (connection.opened, connection.tuple));
+        for connection in open {
+            self.census.ended += 1;
+            let judgement = connection.judge_at_teardown();
+            self.settle(&connection, judgement, tell);
+        }
+    }
+
+    /// Connections in numbers.
+    #[must_use]
+    pub fn census(&self) -> Census {
+        self.census
+    }
+
+    /// Connections that are open.
+    #[must_use]
+    pub fn open(&self) -> usize {
+        self.live.len()
+    }
+
+    /// When traffic arrived last.
+    #[must_use]
+    pub fn traffic(&self) -> Traffic {
+        self.traffic
+    }
+
+    /// Losses by what they are counted by.
+    #[must_use]
+    pub fn losses(&self) -> &BTreeMap<LossKey, u64> {
+        &self.losses
+    }
+
+    /// The first losses one by one.
+    #[must_use]
+    pub fn evidence(&self) -> &[Loss] {
+        &self.evidence
+    }
+
+    /// Endings in numbers.
+    #[must_use]
+    pub fn endings(&self) -> &BTreeMap<Ending, u64> {
+        &self.endings
+    }
+}
+
+/// Whether a connection is traffic of the target's clients: from peers, not from health checkers, not
+/// of the pod's own, not within the pod.
+fn is_traffic(role: Role, origin: Origin, hop: Hop) -> bool {
+    role == Role::Server && origin == Origin::Peer && hop == Hop::External
+}

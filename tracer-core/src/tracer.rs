@@ -1,0 +1,184 @@
+//! The whole core behind one function: [`Tracer::step`].
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use crate::{
+    decode::{Undecodable, decode},
+    event::{Event, EventKind, Mono, TargetId},
+    input::{Clock, Input, InventoryUpdate},
+    output::{Agent, Body, Line, LostEvent, SCHEMA, TargetStarted, Timestamp},
+    target::{Rules, Target},
+};
+
+/// Who writes the lines.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    /// Name of the machine.
+    pub node: Arc<str>,
+    /// Different for every run.
+    pub run_id: Arc<str>,
+}
+
+/// From inputs to lines. Knows all targets of a run.
+#[derive(Debug)]
+pub struct Tracer {
+    targets: BTreeMap<TargetId, Target>,
+    rules: Rules,
+    scribe: Scribe,
+    undecodable: u64,
+    unattributed: u64,
+}
+
+/// Gives lines their number, times and names.
+#[derive(Debug)]
+struct Scribe {
+    schema: Arc<str>,
+    identity: Identity,
+    seq: u64,
+    clock: Clock,
+}
+
+impl Scribe {
+    fn line(&mut self, mono: Mono, subject: Option<Arc<crate::output::Subject>>, body: Body) -> Line {
+        self.seq += 1;
+        // Wall time is derived from one pair of readings: a step of the wall clock moves all later
+        // events alike, and never their order.
+        let since = mono.cast_signed().wrapping_sub(self.clock.mono.cast_signed());
+        Line {
+            schema: self.schema.clone(),
+            time: Timestamp(self.clock.wall.wrapping_add(since)),
+            mono_ns: mono,
+            node: self.identity.node.clone(),
+            agent: Agent { run_id: self.identity.run_id.clone() },
+            seq: self.seq,
+            subject,
+            body,
+        }
+    }
+}
+
+impl Tracer {
+    /// A tracer without targets. `clock` is read once, now.
+    #[must_use]
+    pub fn new(identity: Identity, rules: Rules, clock: Clock) -> Self {
+        let scribe = Scribe { schema: SCHEMA.into(), identity, seq: 0, clock };
+        Self { targets: BTreeMap::new(), rules, scribe, undecodable: 0, unattributed: 0 }
+    }
+
+    /// Takes one input and adds the lines that follow from it to `out`.
+    pub fn step(&mut self, input: Input, out: &mut Vec<Line>) {
+        match input {
+            Input::Record(bytes) => match decode(&bytes) {
+                Ok(event) => self.event(&event, out),
+                Err(error) => self.lost_record(error, out),
+            },
+            Input::Inventory(update) => self.inventory(update, out),
+            Input::Counters { target, reading } => {
+                if let Some(target) = self.targets.get_mut(&target) {
+                    target.read_counters(reading);
+                }
+            }
+            Input::Tick(clock) => self.tick(clock, out),
+        }
+    }
+
+    /// Writes a line that is about the run as a whole.
+    pub fn announce(&mut self, body: Body, out: &mut Vec<Line>) {
+        let mono = self.scribe.clock.mono;
+        out.push(self.scribe.line(mono, None, body));
+    }
+
+    /// Whether nothing is left of any container of a target.
+    #[must_use]
+    pub fn is_gone(&self, target: TargetId) -> bool {
+        self.targets.get(&target).is_none_or(Target::is_gone)
+    }
+
+    /// Records that could not be decoded, and records of no known target.
+    #[must_use]
+    pub fn unaccounted(&self) -> (u64, u64) {
+        (self.undecodable, self.unattributed)
+    }
+
+    fn lost_record(&mut self, error: Undecodable, out: &mut Vec<Line>) {
+        self.undecodable += 1;
+        let lost = LostEvent { stage: "decode".to_owned(), reason: error.to_string(), count: 1 };
+        self.announce(Body::Lost(lost), out);
+    }
+
+    fn event(&mut self, event: &Event, out: &mut Vec<Line>) {
+        let Self { targets, rules, scribe, .. } = self;
+        let Some(target) = targets.get_mut(&event.target) else {
+            // A record that was under way when its target's verdict was given.
+            self.unattributed += 1;
+            return;
+        };
+        target.count_record();
+        let time = event.time;
+        with(target, scribe, out, |target, emit| match &event.kind {
+            EventKind::State(change) => target.state(time, change, rules, emit),
+            EventKind::ResetSent(reset) => target.reset_sent(time, reset, rules, emit),
+            EventKind::ResetReceived(reset) => target.reset_received(time, reset, emit),
+            EventKind::Signal(signal) => target.signal(time, signal, emit),
+            EventKind::Exit(exit) => target.exit(time, exit, emit),
+            EventKind::Gone(gone) => target.init_gone(time, gone, emit),
+            EventKind::Oom(oom) => target.oom(time, oom, emit),
+        });
+    }
+
+    fn inventory(&mut self, update: InventoryUpdate, out: &mut Vec<Line>) {
+        match update {
+            InventoryUpdate::Target(new) => {
+                let (id, time, late) = (new.id, new.time, new.late);
+                self.targets.insert(id, Target::new(*new));
+                self.with(id, out, |_, _, emit| emit(time, Body::TargetStarted(TargetStarted { late })));
+            }
+            InventoryUpdate::Container(new) => {
+                self.with(new.target, out, |target, _, emit| target.add_container(new, emit));
+            }
+            InventoryUpdate::PreStop { target, container, time, source } => {
+                self.with(target, out, |target, _, emit| target.pre_stop(container, time, source, emit));
+            }
+            InventoryUpdate::ContainerGone { target, container, time } => {
+                let source = crate::lifecycle::Source::Host;
+                self.with(target, out, |target, _, emit| target.container_gone(container, time, source, emit));
+            }
+            InventoryUpdate::Finished { target, time, interface_gone, terminated } => {
+                self.finish(target, time, interface_gone, terminated, out);
+            }
+        }
+    }
+
+    fn finish(&mut self, id: TargetId, time: Mono, interface_gone: bool, terminated: bool, out: &mut Vec<Line>) {
+        self.with(id, out, |target, _, emit| target.finish(time, interface_gone, emit));
+        let Some(target) = self.targets.remove(&id) else { return };
+        if terminated {
+            let verdict = target.verdict(&self.rules, self.scribe.seq);
+            out.push(self.scribe.line(time, Some(target.subject.clone()), Body::Verdict(Box::new(verdict))));
+        }
+    }
+
+    fn tick(&mut self, clock: Clock, out: &mut Vec<Line>) {
+        let Self { targets, scribe, .. } = self;
+        for target in targets.values_mut() {
+            with(target, scribe, out, |target, emit| target.tick(clock.mono, emit));
+        }
+    }
+
+    fn with(&mut self, id: TargetId, out: &mut Vec<Line>, act: impl FnOnce(&mut Target, &Rules, &mut crate::target::Emit<'_>)) {
+        let Self { targets, rules, scribe, .. } = self;
+        if let Some(target) = targets.get_mut(&id) {
+            with(target, scribe, out, |target, emit| act(target, rules, emit));
+        }
+    }
+}
+
+/// Lets a target act, and writes what it tells as lines about it.
+fn with(target: &mut Target, scribe: &mut Scribe, out: &mut Vec<Line>, act: impl FnOnce(&mut Target, &mut crate::target::Emit<'_>)) {
+    let subject = target.subject.clone();
+    let first = out.len();
+    act(target, &mut |time, body| out.push(scribe.line(time, Some(subject.clone()), body)));
+    if target.first_seq.is_none() {
+        target.first_seq = out.get(first).map(|line| line.seq);
+    }
+}

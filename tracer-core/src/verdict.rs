@@ -1,0 +1,262 @@
+//! The verdict: whether a target's traffic had stopped before it exited, and what was lost if not.
+
+use std::sync::Arc;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    books::Book,
+    event::Mono,
+    ledger::{Census, Ledger, LossKey},
+    lifecycle::Source,
+    output::{Endpoint, SignalName, Status},
+    words::{Cause, Confidence, Ending, Phase, Result},
+};
+
+/// Tuples of each kind of loss that a verdict carries.
+const EXAMPLES: usize = 5;
+
+/// The answer for one target, with all that it rests on.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct Verdict {
+    /// The answer.
+    pub result: Result,
+    /// Why, in words.
+    pub reasons: Vec<String>,
+    /// Possible losses: none of them could be told from harmless.
+    pub doubts: u64,
+    /// Certain and likely losses.
+    pub lost: u64,
+    /// Losses by ending, phase and confidence.
+    pub losses: Vec<LossCount>,
+    /// Connections in numbers.
+    pub connections: Connections,
+    /// When traffic stopped.
+    pub traffic: TrafficSummary,
+    /// The containers and their ways out.
+    pub containers: Vec<ContainerSummary>,
+    /// The equations.
+    pub books: Vec<Book>,
+    /// The lines that it rests on.
+    pub evidence: Evidence,
+}
+
+/// Losses of one kind.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct LossCount {
+    /// How the connections ended.
+    pub ending: Ending,
+    /// Where the container was.
+    pub phase: Phase,
+    /// What made the container exit, from the phase exiting on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cause: Option<Cause>,
+    /// Which container.
+    pub container: Arc<str>,
+    /// How sure it is.
+    pub confidence: Confidence,
+    /// How many.
+    pub count: u64,
+    /// Some of the peers that lost.
+    pub peers: Vec<Endpoint>,
+}
+
+/// Connections in numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Connections {
+    /// Opened while traced, by either side.
+    pub opened: u64,
+    /// Found open.
+    pub found: u64,
+    /// Ended.
+    pub ended: u64,
+    /// Still open at the end.
+    pub open: u64,
+    /// Opened by peers from outside the pod that are no health checkers.
+    pub from_peers: u64,
+}
+
+/// When traffic stopped.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct TrafficSummary {
+    /// CLOCK_MONOTONIC of the last new connection in nanoseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_connection_mono_ns: Option<Mono>,
+    /// CLOCK_MONOTONIC of the last data from a peer in nanoseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_data_mono_ns: Option<Mono>,
+    /// From the last arrival to the exit, in nanoseconds; negative if traffic arrived after it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub quiet_ns: Option<i64>,
+}
+
+/// One container's way out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ContainerSummary {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Its phases.
+    pub phases: Vec<PhaseSummary>,
+    /// How its init ended, if it did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub status: Option<Status>,
+    /// What made it exit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cause: Option<Cause>,
+}
+
+/// When a container entered a phase.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct PhaseSummary {
+    /// Which.
+    pub phase: Phase,
+    /// CLOCK_MONOTONIC in nanoseconds.
+    pub mono_ns: Mono,
+    /// How that is known.
+    pub source: Source,
+    /// The signal that began it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub signal: Option<SignalName>,
+    /// The signal had no effect.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ignored: bool,
+}
+
+/// The lines that a verdict rests on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Evidence {
+    /// `seq` of the first line of the target.
+    pub first_seq: u64,
+    /// `seq` of the last one before the verdict.
+    pub last_seq: u64,
+}
+
+/// What spoils a proof.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Gap {
+    /// A book does not balance.
+    Unbalanced {
+        /// Which.
+        book: String,
+        /// What the kernel counted.
+        kernel: u64,
+        /// What the events add up to.
+        events: u64,
+    },
+    /// Records were lost on their way from the kernel.
+    RecordsLost(u64),
+    /// Events that the kernel did not show, because a program was running already on that CPU.
+    Missed(u64),
+    /// Tracing began after termination did.
+    Late,
+    /// The kernel's totals could not be read.
+    NoTotals,
+    /// The network namespace is shared, so that there are no totals of its own.
+    SharedNetwork,
+    /// The container's exit was not seen.
+    NoExit,
+}
+
+impl std::fmt::Display for Gap {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Unbalanced { book, kernel, events } => {
+                write!(f, "the book {book} does not balance: the kernel counted {kernel}, the events add up to {events}")
+            }
+            Self::RecordsLost(count) => write!(f, "{count} records were lost on their way from the kernel"),
+            Self::Missed(count) => write!(f, "the kernel skipped a program {count} times"),
+            Self::Late => f.write_str("tracing began after the termination did"),
+            Self::NoTotals => f.write_str("the kernel's own totals of the network namespace could not be read"),
+            Self::SharedNetwork => f.write_str("the network namespace is shared with others, so that it has no totals of its own (host network)"),
+            Self::NoExit => f.write_str("the exit was not seen"),
+        }
+    }
+}
+
+/// Decides.
+#[must_use]
+pub fn decide(ledger: &Ledger, gaps: &[Gap], quiet_ns: Option<i64>, required_quiet: Mono) -> (Result, Vec<String>) {
+    let (lost, doubts) = totals(ledger);
+    let had_traffic = ledger.census().from_peers > 0 || !ledger.losses().is_empty();
+    let gap_reasons = || gaps.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let doubtful = (doubts > 0).then(|| format!("{doubts} endings cannot be told from a loss"));
+    if lost > 0 {
+        let mut reasons = vec![format!("{lost} {} lost", plural(lost, "connection was", "connections were"))];
+        reasons.extend(doubtful);
+        reasons.extend(gap_reasons());
+        (Result::Cut, reasons)
+    } else if !gaps.is_empty() {
+        (Result::Unproven, gap_reasons())
+    } else if !had_traffic {
+        (Result::Idle, vec!["there was no traffic to judge".to_owned()])
+    } else if quiet_ns.is_none_or(|quiet| quiet >= required_quiet.cast_signed()) {
+        let mut reasons = vec![quiet_reason(quiet_ns)];
+        reasons.extend(doubtful);
+        (Result::Drained, reasons)
+    } else {
+        let mut reasons = vec![quiet_reason(quiet_ns), "nothing was lost, but traffic had not stopped".to_owned()];
+        reasons.extend(doubtful);
+        (Result::Late, reasons)
+    }
+}
+
+fn quiet_reason(quiet_ns: Option<i64>) -> String {
+    let seconds = |ns: i64| ns as f64 / 1e9;
+    match quiet_ns {
+        Some(quiet) if quiet >= 0 => format!("the last traffic arrived {:.3} s before the exit", seconds(quiet)),
+        Some(quiet) => format!("traffic arrived until {:.3} s after the exit", seconds(-quiet)),
+        None => "no traffic arrived while it was traced".to_owned(),
+    }
+}
+
+fn plural<'a>(count: u64, one: &'a str, many: &'a str) -> &'a str {
+    if count == 1 { one } else { many }
+}
+
+/// Certain and likely losses, and possible ones.
+#[must_use]
+pub fn totals(ledger: &Ledger) -> (u64, u64) {
+    ledger.losses().iter().fold((0, 0), |(lost, doubts), (key, count)| {
+        if key.confidence == Confidence::Possible { (lost, doubts + count) } else { (lost + count, doubts) }
+    })
+}
+
+/// Losses as a verdict lists them: the surest first.
+#[must_use]
+pub fn list_losses(ledger: &Ledger, name: impl Fn(u32) -> Arc<str>) -> Vec<LossCount> {
+    let mut losses: Vec<(&LossKey, &u64)> = ledger.losses().iter().collect();
+    losses.sort_by_key(|(key, count)| (std::cmp::Reverse((key.confidence, **count)), **key));
+    losses
+        .into_iter()
+        .map(|(key, count)| LossCount {
+            ending: key.ending,
+            phase: key.moment.phase,
+            cause: key.moment.cause,
+            container: name(key.moment.container),
+            confidence: key.confidence,
+            count: *count,
+            peers: ledger
+                .evidence()
+                .iter()
+                .filter(|loss| loss.key == *key)
+                .take(EXAMPLES)
+                .map(|loss| Endpoint { address: loss.tuple.peer_ip(), port: loss.tuple.peer_port })
+                .collect(),
+        })
+        .collect()
+}
+
+impl Connections {
+    /// The numbers of a ledger.
+    #[must_use]
+    pub fn of(census: Census, open: u64) -> Self {
+        Self {
+            opened: census.opened,
+            found: census.found,
+            ended: census.ended,
+            open,
+            from_peers: census.from_peers,
+        }
+    }
+}

@@ -1,0 +1,6 @@
+//! Facts of this machine from procfs, cgroupfs and network namespaces.
+
+pub mod cgroup;
+pub mod counters;
+pub mod netns;
+pub mod process;

@@ -1,0 +1,115 @@
+//! Network namespaces: entering them on a thread of their own, and telling them apart.
+
+use std::{
+    fs::File,
+    os::fd::{AsFd, AsRawFd},
+    path::{Path, PathBuf},
+    thread,
+};
+
+use anyhow::{Context, Result, anyhow};
+use nix::sched::{CloneFlags, setns};
+
+/// `SO_NETNS_COOKIE` of `asm-generic/socket.h`; from Linux 5.14 on.
+const SO_NETNS_COOKIE: libc::c_int = 71;
+
+/// What tells a network namespace from all others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// Inode number, as `ls -l /proc/PID/ns/net` shows it; used again when the namespace is gone.
+    pub inode: u64,
+    /// Cookie (`net->net_cookie`), never used again; `None` before Linux 5.14.
+    pub cookie: Option<u64>,
+}
+
+/// Whether this kernel tells a namespace's cookie.
+#[must_use]
+pub fn has_cookies() -> bool {
+    cookie().is_ok()
+}
+
+/// Cookie of the calling thread's network namespace.
+fn cookie() -> Result<u64> {
+    let socket = std::net::UdpSocket::bind("0.0.0.0:0")
+        .or_else(|_| std::net::UdpSocket::bind("[::]:0"))
+        .context("cannot open a socket")?;
+    let mut cookie = 0u64;
+    let mut length = libc::socklen_t::try_from(size_of::<u64>())?;
+    // SAFETY: the pointers are to a u64 and its length, valid during the call.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            SO_NETNS_COOKIE,
+            (&raw mut cookie).cast(),
+            &raw mut length,
+        )
+    };
+    if result != 0 {
+        return Err(std::io::Error::last_os_error()).context("SO_NETNS_COOKIE");
+    }
+    Ok(cookie)
+}
+
+/// A network namespace that can be entered while this value lives, and no longer: holding it open
+/// would keep the namespace, and with it the pod's interface, alive.
+pub struct Netns {
+    file: File,
+    path: PathBuf,
+}
+
+impl Netns {
+    /// Opens the namespace at a path: `/proc/PID/ns/net` or a bind mount of it.
+    ///
+    /// # Errors
+    /// If the path does not exist or may not be read.
+    pub fn open(path: impl Into<PathBuf>) -> Result<Self> {
+        let path = path.into();
+        let file = File::open(&path).with_context(|| format!("cannot open {}", path.display()))?;
+        Ok(Self { file, path })
+    }
+
+    /// Runs a function on a thread of its own inside the namespace.
+    ///
+    /// # Errors
+    /// If the namespace cannot be entered (CAP_SYS_ADMIN), or the function fails.
+    pub fn run<T: Send>(&self, function: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+        thread::scope(|scope| {
+            scope
+                .spawn(|| {
+                    setns(self.file.as_fd(), CloneFlags::CLONE_NEWNET)
+                        .with_context(|| format!("{} cannot be entered as a network namespace", self.path.display()))?;
+                    function()
+                })
+                .join()
+                .map_err(|_| anyhow!("a thread in {} panicked", self.path.display()))?
+        })
+    }
+
+    /// What tells this namespace from others.
+    ///
+    /// # Errors
+    /// If it cannot be entered.
+    pub fn identity(&self) -> Result<Identity> {
+        use std::os::unix::fs::MetadataExt;
+        let inode = self.file.metadata().with_context(|| format!("cannot stat {}", self.path.display()))?.ino();
+        Ok(Identity { inode, cookie: self.run(cookie).ok() })
+    }
+}
+
+/// Inode of the network namespace of this process.
+///
+/// # Errors
+/// If procfs cannot be read.
+pub fn own_inode() -> Result<u64> {
+    inode(Path::new("/proc/self/ns/net"))
+}
+
+/// Inode that a namespace path leads to.
+///
+/// # Errors
+/// If the path does not exist or may not be read.
+pub fn inode(path: &Path) -> Result<u64> {
+    use std::os::unix::fs::MetadataExt;
+    Ok(path.metadata().with_context(|| format!("cannot read {}", path.display()))?.ino())
+}

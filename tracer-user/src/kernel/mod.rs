@@ -1,0 +1,7 @@
+//! The kernel's side of user space: what the kernel has, loading and attaching the programs, their
+//! tables, their records.
+
+pub mod btf;
+pub mod facts;
+pub mod probes;
+pub mod ring;

@@ -1,0 +1,202 @@
+//! The loaded programs and the tables that they share with user space.
+
+use std::{collections::HashMap as StdHashMap, fs, os::fd::{AsFd, AsRawFd}};
+
+use anyhow::{Context, Result, bail};
+use aya::{
+    Ebpf, EbpfLoader,
+    maps::{HashMap, MapData, PerCpuArray},
+    programs::RawTracePoint,
+};
+use tracer_common::{Counters, InitEntry, Pod, ScopeEntry};
+
+use super::{
+    facts::{Facts, Hook},
+    ring::Records,
+};
+
+/// The object that build.rs made; empty if the toolchain for it was missing.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/lastpacket-ebpf"));
+
+/// How to load.
+#[derive(Clone, Copy, Debug)]
+pub struct LoadOptions {
+    /// Size of the ring buffer in bytes: a power of two, at least a page.
+    pub ring_buffer: u32,
+    /// Compile the programs' own debug lines in.
+    pub kernel_log: bool,
+}
+
+impl LoadOptions {
+    /// Room for 20,000 records: what a busy pod makes while user space is not scheduled for 100 ms.
+    pub const RING_BUFFER: u32 = 4 << 20;
+}
+
+impl Default for LoadOptions {
+    fn default() -> Self {
+        Self { ring_buffer: Self::RING_BUFFER, kernel_log: false }
+    }
+}
+
+/// Which key a scope entry has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ScopeKey {
+    /// A network namespace, by cookie or inode.
+    Netns(u64),
+    /// A cgroup, by id.
+    Cgroup(u64),
+}
+
+type Bytes<const N: usize> = [u8; N];
+const SCOPE_ENTRY: usize = size_of::<ScopeEntry>();
+const INIT_ENTRY: usize = size_of::<InitEntry>();
+const COUNTERS: usize = size_of::<Counters>();
+
+/// The loaded and attached programs. Everything is detached when this value is dropped, and by the
+/// kernel when the process dies: nothing is pinned.
+pub struct Probes {
+    ebpf: Ebpf,
+    scope: HashMap<MapData, u64, Bytes<SCOPE_ENTRY>>,
+    scope_cgroups: HashMap<MapData, u64, Bytes<SCOPE_ENTRY>>,
+    inits: HashMap<MapData, u32, Bytes<INIT_ENTRY>>,
+    counters: PerCpuArray<MapData, Bytes<COUNTERS>>,
+    attached: Vec<Hook>,
+    by_cookie: bool,
+}
+
+impl Probes {
+    /// Loads the programs and attaches them to all hooks that the kernel has.
+    ///
+    /// # Errors
+    /// If the kernel refuses; the message names the program and the remedy.
+    pub fn load(facts: &Facts, options: LoadOptions) -> Result<(Self, Records)> {
+        if OBJECT.is_empty() {
+            bail!("this binary was built without its kernel programs; run `cargo xtask setup` and build again");
+        }
+        facts.require_all()?;
+        let log_level = if options.kernel_log { aya_log::Level::Debug as u8 } else { 0 };
+        let mut ebpf = EbpfLoader::new()
+            .override_global("OFFSETS", facts.offsets.as_bytes(), true)
+            .override_global("SETTINGS", facts.settings.as_bytes(), true)
+            .override_global(aya_log::LEVEL, &log_level, false)
+            .map_max_entries("RECORDS", options.ring_buffer)
+            .load(OBJECT)
+            .context("cannot load the kernel programs; run `lastpacket check`")?;
+        let records = Records::new(ebpf.take_map("RECORDS").context("the object has no map RECORDS")?)?;
+        let mut probes = Self {
+            scope: HashMap::try_from(ebpf.take_map("SCOPE").context("the object has no map SCOPE")?)?,
+            scope_cgroups: HashMap::try_from(ebpf.take_map("SCOPE_CGROUPS").context("the object has no map SCOPE_CGROUPS")?)?,
+            inits: HashMap::try_from(ebpf.take_map("INITS").context("the object has no map INITS")?)?,
+            counters: PerCpuArray::try_from(ebpf.take_map("COUNTERS").context("the object has no map COUNTERS")?)?,
+            attached: Vec::new(),
+            by_cookie: facts.settings.scope_by_cookie == 1,
+            ebpf,
+        };
+        for hook in &facts.hooks {
+            probes.attach(*hook)?;
+        }
+        Ok((probes, records))
+    }
+
+    fn attach(&mut self, hook: Hook) -> Result<()> {
+        let program = self.ebpf.program_mut(hook.name).with_context(|| format!("the object has no program {}", hook.name))?;
+        let program: &mut RawTracePoint = program.try_into()?;
+        let result = program
+            .load()
+            .and_then(|()| program.attach(hook.name))
+            .with_context(|| format!("cannot attach {}; run `lastpacket check`", hook.name));
+        match result {
+            Ok(_) => self.attached.push(hook),
+            Err(error) if hook.required => return Err(error),
+            Err(error) => log::warn!("{error:#}: without it {} cannot be seen", hook.shows),
+        }
+        Ok(())
+    }
+
+    /// Hooks that are attached.
+    #[must_use]
+    pub fn attached(&self) -> &[Hook] {
+        &self.attached
+    }
+
+    /// The programs, for the reader of their debug lines.
+    pub fn ebpf_mut(&mut self) -> &mut Ebpf {
+        &mut self.ebpf
+    }
+
+    /// The key of a network namespace in the scope table.
+    #[must_use]
+    pub fn netns_key(&self, identity: crate::host::netns::Identity) -> u64 {
+        identity.cookie.filter(|_| self.by_cookie).unwrap_or(identity.inode)
+    }
+
+    /// Puts a namespace or cgroup in scope, or changes what is done for it.
+    ///
+    /// # Errors
+    /// If the table is full.
+    pub fn scope(&mut self, key: ScopeKey, entry: ScopeEntry) -> Result<()> {
+        let (map, key) = self.scope_map(key);
+        map.insert(key, to_array(&entry), 0).context("cannot put a target in scope: too many targets")
+    }
+
+    /// Takes a namespace or cgroup out of scope. That it is gone already is no error.
+    pub fn unscope(&mut self, key: ScopeKey) {
+        let (map, key) = self.scope_map(key);
+        let _ = map.remove(&key);
+    }
+
+    fn scope_map(&mut self, key: ScopeKey) -> (&mut HashMap<MapData, u64, Bytes<SCOPE_ENTRY>>, u64) {
+        match key {
+            ScopeKey::Netns(key) => (&mut self.scope, key),
+            ScopeKey::Cgroup(key) => (&mut self.scope_cgroups, key),
+        }
+    }
+
+    /// Registers a container's init by its process id in the initial pid namespace.
+    ///
+    /// # Errors
+    /// If the table is full.
+    pub fn register_init(&mut self, pid: u32, entry: InitEntry) -> Result<()> {
+        self.inits.insert(pid, to_array(&entry), 0).context("cannot register a container's init: too many containers")
+    }
+
+    /// Forgets a container's init. That it is gone already is no error.
+    pub fn forget_init(&mut self, pid: u32) {
+        let _ = self.inits.remove(&pid);
+    }
+
+    /// What the programs counted for a target, over all CPUs.
+    ///
+    /// # Errors
+    /// If the table cannot be read.
+    pub fn counters(&self, target: u32) -> Result<Counters> {
+        let per_cpu = self.counters.get(&target, 0).context("cannot read the kernel programs' counters")?;
+        Ok(per_cpu
+            .iter()
+            .filter_map(|bytes| Counters::read_from(bytes))
+            .fold(Counters::default(), Counters::plus))
+    }
+
+    /// How often the kernel skipped a program because it was running already on the same CPU, by
+    /// program (`recursion_misses`, from Linux 5.12 on): each is an event that was not seen.
+    #[must_use]
+    pub fn missed(&self) -> StdHashMap<&'static str, u64> {
+        self.attached
+            .iter()
+            .filter_map(|hook| Some((hook.name, self.missed_by(hook.name).filter(|misses| *misses > 0)?)))
+            .collect()
+    }
+
+    fn missed_by(&self, name: &str) -> Option<u64> {
+        let program: &RawTracePoint = self.ebpf.program(name)?.try_into().ok()?;
+        let fd = program.fd().ok()?.as_fd().as_raw_fd();
+        let info = fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()?;
+        info.lines().find_map(|line| line.strip_prefix("recursion_misses:"))?.trim().parse().ok()
+    }
+}
+
+fn to_array<T: Pod, const N: usize>(value: &T) -> [u8; N] {
+    let mut bytes = [0; N];
+    bytes.copy_from_slice(value.as_bytes());
+    bytes
+}
