@@ -36,7 +36,7 @@ pub enum Part {
     Compiler,
     /// bpf-linker is not installed in the workspace.
     Linker,
-    /// bpf-linker is there, but another version, or made for another compiler's LLVM.
+    /// bpf-linker is there, but nothing says that it was made for this compiler.
     Match,
 }
 
@@ -100,7 +100,7 @@ impl fmt::Display for Part {
         f.write_str(match self {
             Part::Compiler => "no rustc has a core for BPF",
             Part::Linker => "bpf-linker is not installed",
-            Part::Match => "bpf-linker was made for another compiler",
+            Part::Match => "bpf-linker does not fit the compiler",
         })
     }
 }
