@@ -1,2 +1,53 @@
-//! xtask
-fn main() {}
+//! The developer's verbs: `cargo xtask help`. A verb is a module with its `Args` and a `run`.
+
+mod apt;
+mod build;
+mod demo;
+mod lint;
+mod setup;
+mod shell;
+mod steps;
+mod test;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Developer verbs of lastpacket.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Install what the kernel programs are built with: a BPF core library and bpf-linker
+    Setup,
+    /// Build lastpacket with its kernel programs
+    Build(build::Args),
+    /// Rehearse a bad and a good termination and check both verdicts (needs root)
+    Demo,
+    /// Run everything that CI runs: lint, all tests with a real kernel, the demo (needs root)
+    Test(test::Args),
+    /// Check format, clippy and, where cargo-deny is installed, licences and sources
+    Lint,
+}
+
+fn main() -> ExitCode {
+    let outcome = match Cli::parse().verb {
+        Verb::Setup => setup::run(),
+        Verb::Build(args) => build::run(&args),
+        Verb::Demo => demo::run(),
+        Verb::Test(args) => test::run(&args),
+        Verb::Lint => lint::run(),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

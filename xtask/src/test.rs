@@ -1,0 +1,77 @@
+//! `cargo xtask test`: everything that CI runs.
+
+use anyhow::{Result, bail};
+
+use crate::steps::Steps;
+use crate::{apt, demo, lint, setup, shell};
+
+/// Programs that live tests run, with Debian's package of each and what it is for.
+const PROGRAMS: [(&str, &str, &str); 5] = [
+    ("nginx", "nginx", "a server whose graceful stop is SIGQUIT"),
+    ("haproxy", "haproxy", "a proxy that keeps connections alive while it drains"),
+    ("ip", "iproute2", "network namespaces and veth pairs"),
+    ("tcpdump", "tcpdump", "an independent witness of what was on the wire"),
+    ("curl", "curl", "a client that is not ours"),
+];
+
+/// Which tests to run.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Run only the tests that need a real kernel, without lint and demo
+    #[arg(long)]
+    live_only: bool,
+    /// Run only tests whose name contains this
+    #[arg(long, value_name = "NAME")]
+    filter: Option<String>,
+    /// Repeat the live tests this many times, to find those that fail now and then
+    #[arg(long, value_name = "TIMES", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    soak: u32,
+}
+
+/// Runs the tests, each step timed; stops at the first that fails.
+pub(crate) fn run(args: &Args) -> Result<()> {
+    if !shell::is_root() {
+        bail!("live tests load kernel programs and need root (`sudo -E`); `cargo test` runs all others");
+    }
+    let mut steps = Steps::default();
+    steps.step("setup", setup::ensure)?;
+    steps.step("programs", install_programs)?;
+    if !args.live_only {
+        lint::all(&mut steps)?;
+        steps.step("tests", || cargo_test(&["--workspace"], args))?;
+    }
+    let live_rounds = if args.live_only { args.soak } else { args.soak - 1 };
+    for _ in 0..live_rounds {
+        steps.step("live", || cargo_test(&["--package", "lastpacket-tests", "--test", "live"], args))?;
+    }
+    if !args.live_only {
+        steps.step("demo", demo::run)?;
+    }
+    steps.summary();
+    Ok(())
+}
+
+fn cargo_test(what: &[&str], args: &Args) -> Result<()> {
+    let mut cargo = shell::cargo()?;
+    // A live test that cannot run here fails instead of being skipped.
+    cargo.arg("test").args(what).env("LASTPACKET_REQUIRE_LIVE", "1");
+    if let Some(filter) = &args.filter {
+        cargo.arg("--").arg(filter);
+    }
+    shell::run(&mut cargo)
+}
+
+fn install_programs() -> Result<()> {
+    let missing: Vec<_> = PROGRAMS.iter().filter(|(program, ..)| shell::find(program).is_none()).collect();
+    for (program, package, reason) in &missing {
+        eprintln!("    missing     {program} ({package}): {reason}");
+    }
+    let packages: Vec<&str> = missing.iter().map(|(_, package, _)| *package).collect();
+    if packages.is_empty() {
+        return Ok(());
+    }
+    if !apt::is_usable() {
+        bail!("without apt, install these programs yourself");
+    }
+    apt::install(&packages)
+}
