@@ -54,7 +54,7 @@ impl Sandbox {
         let spawned = self.run_inside(move || prepared.spawn()).await?;
         let mut child =
             spawned.with_context(|| format!("cannot run the pre-stop hook `{}`", command.join(" ")))?;
-        let output = OutputTail::default();
+        let output = OutputTail::new();
         let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
         let process = Process::adopt(child, start_mono_ns)?;
         if let (Some(stdout), Some(stderr)) = (stdout, stderr) {
@@ -63,6 +63,9 @@ impl Sandbox {
         }
         let exit = tokio::time::timeout(timeout, process.wait()).await.ok().transpose()?;
         let end_mono_ns = exit.map_or_else(mono_ns, |exit| exit.at_mono_ns);
+        if exit.is_some() {
+            output.complete().await;
+        }
         Ok(HookRun { start_mono_ns, end_mono_ns, exit, output: output.last_lines(20) })
     }
 }

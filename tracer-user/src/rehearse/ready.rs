@@ -50,17 +50,21 @@ pub async fn wait_ready(sandbox: &Sandbox, readiness: &Readiness) -> Result<Sock
     };
     tokio::select! {
         ready = ready => return ready,
-        exit = sandbox.exited() => bail!(
-            "the server ended before it was ready ({}); its last output:\n{}",
-            exit?.status, sandbox.output().last_lines(20)
-        ),
+        exit = sandbox.exited() => {
+            let status = exit?.status;
+            sandbox.output().complete().await;
+            bail!("the server ended before it was ready ({status}); {}", last_output(sandbox));
+        }
         () = tokio::time::sleep_until(deadline) => {}
     }
-    bail!(
-        "the server was not ready within {:?}: {missing}; its last output:\n{}",
-        readiness.timeout,
-        sandbox.output().last_lines(20)
-    )
+    bail!("the server was not ready within {:?}: {missing}; {}", readiness.timeout, last_output(sandbox))
+}
+
+fn last_output(sandbox: &Sandbox) -> String {
+    match sandbox.output().last_lines(20) {
+        lines if lines.is_empty() => "it printed nothing".to_owned(),
+        lines => format!("it printed last:\n{lines}"),
+    }
 }
 
 impl Sandbox {

@@ -75,7 +75,7 @@ impl Sandbox {
         let pipes = (child.stdout.take(), child.stderr.take());
         let init = Process::adopt(child, started_mono_ns)?;
         let mut sandbox =
-            Self { init, output: OutputTail::default(), followers: Vec::new(), clients, server, cgroup };
+            Self { init, output: OutputTail::new(), followers: Vec::new(), clients, server, cgroup };
         if let (Some(stdout), Some(stderr)) = pipes {
             let second_log = options.log.as_ref().map(File::try_clone).transpose()?;
             sandbox.followers.push(sandbox.output.follow(stdout, options.log)?);
