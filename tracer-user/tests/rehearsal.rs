@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep};
 use tracer_user::rehearse::{
     load::{Counts, Kind, Load, LoadPlan, Summary},
     ready::{Readiness, wait_ready},
-    sandbox::{Sandbox, SandboxOptions},
+    sandbox::{Namespaces, Sandbox},
     terminate::{StopSignal, TerminationPlan, Timings, terminate},
 };
 
@@ -19,9 +19,9 @@ struct Rehearsal {
     clients: Summary,
 }
 
-fn options(name: &str, command: &[&str]) -> SandboxOptions {
-    let command = command.iter().map(ToString::to_string).collect();
-    SandboxOptions { name: name.to_owned(), command, log: None }
+async fn start(name: &str, command: &[&str]) -> Result<Sandbox> {
+    let command: Vec<String> = command.iter().map(ToString::to_string).collect();
+    Namespaces::create(name).await?.start(&command, None).await
 }
 
 fn readiness(path: Option<&str>) -> Readiness {
@@ -34,10 +34,10 @@ fn plan() -> TerminationPlan {
 
 async fn rehearse(behaviour: &str) -> Result<Rehearsal> {
     let command = [env!("CARGO_BIN_EXE_lastpacket"), "demo-server", "--behaviour", behaviour];
-    let sandbox = Sandbox::start(options(behaviour, &command)).await?;
+    let sandbox = start(behaviour, &command).await?;
     let target = wait_ready(&sandbox, &readiness(Some("/ready"))).await?;
     let spec = "keep-alive:4,fresh:50/s,long:2:1500ms,stream:1,upload:1:1500ms,idle:2".parse()?;
-    let load = Load::start(sandbox.clients(), &LoadPlan { spec, ..LoadPlan::default() }, target);
+    let load = Load::start(sandbox.namespaces().clients(), &LoadPlan { spec, ..LoadPlan::default() }, target);
     // In the middle of a long request.
     sleep(Duration::from_millis(2300)).await;
     let stop_new = async {
@@ -81,8 +81,8 @@ async fn abrupt_server_cuts_what_is_in_flight() -> Result<()> {
 }
 
 async fn hook_runs_inside_and_deaf_server_is_killed() -> Result<()> {
-    let sandbox = Sandbox::start(options("deaf", &["sleep", "60"])).await?;
-    let (mine, netns) = (fs::read_link("/proc/self/ns/net")?, sandbox.net_identity().await?);
+    let sandbox = start("deaf", &["sleep", "60"]).await?;
+    let (mine, netns) = (fs::read_link("/proc/self/ns/net")?, sandbox.namespaces().net_identity().await?);
     ensure!(!mine.to_string_lossy().contains(&netns.inode.to_string()), "the netns is the host's");
     let script = "readlink /proc/self/ns/net; tr '\\0' ' ' < /proc/1/cmdline; cat /proc/self/cgroup; pwd";
     let hook: Vec<String> = ["sh", "-c", script].map(str::to_owned).into();
@@ -94,7 +94,10 @@ async fn hook_runs_inside_and_deaf_server_is_killed() -> Result<()> {
     for expected in [&format!("net:[{}]", netns.inode), "sleep 60", &directory.to_string_lossy()] {
         ensure!(output.contains(expected), "{expected} is not in {output}");
     }
-    ensure!(sandbox.cgroup().is_none() || output.contains("/deaf"), "not in the cgroup: {output}");
+    ensure!(
+        sandbox.namespaces().cgroup().is_none() || output.contains("/deaf"),
+        "not in the cgroup: {output}"
+    );
     let (stop, kill) = (timings.stop_signal_mono_ns, timings.kill_signal_mono_ns);
     let waited = Duration::from_nanos(kill.zip(stop).map_or(0, |(kill, stop)| kill - stop));
     ensure!(waited >= Duration::from_secs(2), "a kubelet leaves 2 s at least, not {waited:?}");
@@ -104,11 +107,11 @@ async fn hook_runs_inside_and_deaf_server_is_killed() -> Result<()> {
 }
 
 async fn errors_name_the_remedy() -> Result<()> {
-    let missing = Sandbox::start(options("missing", &["/no/such/program"])).await.err();
+    let missing = start("missing", &["/no/such/program"]).await.err();
     let message = missing.map(|error| format!("{error:#}")).unwrap_or_default();
     ensure!(message.contains("cannot run `/no/such/program`") && message.contains("after `--`"), "{message}");
 
-    let failing = Sandbox::start(options("failing", &["sh", "-c", "echo no config >&2; exit 3"])).await?;
+    let failing = start("failing", &["sh", "-c", "echo no config >&2; exit 3"]).await?;
     let error = wait_ready(&failing, &readiness(None)).await.err().map(|error| error.to_string());
     let message = error.unwrap_or_default();
     ensure!(message.contains("exit status: 3") && message.contains("no config"), "{message}");

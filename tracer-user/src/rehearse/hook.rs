@@ -40,7 +40,7 @@ impl Sandbox {
         let mounts_path = format!("/proc/{}/ns/mnt", self.pid());
         let mounts = File::open(&mounts_path).context("cannot run the hook: the server has ended")?;
         let directory = CString::new(std::env::current_dir()?.into_os_string().into_encoded_bytes())?;
-        let cgroup = self.cgroup().map(Cgroup::entrance).transpose()?;
+        let cgroup = self.namespaces().cgroup().map(Cgroup::entrance).transpose()?;
         // SAFETY: between fork and exec only system calls are made, nothing is allocated or locked.
         unsafe {
             prepared.pre_exec(move || {
@@ -51,7 +51,7 @@ impl Sandbox {
             });
         }
         let start_mono_ns = mono_ns();
-        let spawned = self.run_inside(move || prepared.spawn()).await?;
+        let spawned = self.namespaces().run_inside(move || prepared.spawn()).await?;
         let mut child =
             spawned.with_context(|| format!("cannot run the pre-stop hook `{}`", command.join(" ")))?;
         let output = OutputTail::new();

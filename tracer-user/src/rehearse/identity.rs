@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context, Result};
 
-use super::sandbox::Sandbox;
+use super::sandbox::Namespaces;
 
 /// The kernel's names for a netns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,7 +30,7 @@ pub struct NetFiles {
     pub dev: File,
 }
 
-impl Sandbox {
+impl Namespaces {
     /// Identifies the server's netns. Errors: /proc is not mounted.
     pub async fn net_identity(&self) -> Result<NetIdentity> {
         self.run_inside(|| {

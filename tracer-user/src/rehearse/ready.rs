@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep};
 use super::{
     listeners::listeners,
     load::{Connection, Exchange, Message},
-    sandbox::{CHECKER, SERVER, Sandbox},
+    sandbox::{CHECKER, Namespaces, SERVER, Sandbox},
 };
 
 const DETECTION_INTERVAL: Duration = Duration::from_millis(10);
@@ -36,7 +36,7 @@ pub async fn wait_ready(sandbox: &Sandbox, readiness: &Readiness) -> Result<Sock
     let mut missing = String::from("it listens on no port");
     let ready = async {
         let target = loop {
-            match choose(&sandbox.listeners().await?, readiness.port) {
+            match choose(&sandbox.namespaces().listeners().await?, readiness.port) {
                 Ok(target) => break target,
                 Err(reason) => missing = reason,
             }
@@ -67,7 +67,7 @@ fn last_output(sandbox: &Sandbox) -> String {
     }
 }
 
-impl Sandbox {
+impl Namespaces {
     /// The sockets that listen in the server's netns now. Errors: the sandbox is broken.
     pub async fn listeners(&self) -> Result<Vec<SocketAddr>> {
         self.run_inside(|| {
@@ -117,6 +117,6 @@ async fn check(sandbox: &Sandbox, target: SocketAddr, path: Option<String>) -> R
         }
     };
     let limited = async { tokio::time::timeout(CHECK_TIMEOUT, once).await };
-    let checked = sandbox.clients().runtime().spawn(limited).await?;
+    let checked = sandbox.namespaces().clients().runtime().spawn(limited).await?;
     Ok(checked.unwrap_or_else(|_| Err(format!("no answer within {CHECK_TIMEOUT:?}"))))
 }

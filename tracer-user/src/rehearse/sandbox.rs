@@ -5,9 +5,9 @@
 
 mod cgroup;
 mod link;
-mod namespace;
 mod output;
 pub(crate) mod process;
+mod threads;
 
 use std::{
     fs::File,
@@ -22,78 +22,57 @@ use nix::sched::CloneFlags;
 pub use self::{
     cgroup::Cgroup,
     link::{Addresses, CHECKER, CLIENT, SERVER},
-    namespace::ClientNet,
     output::OutputTail,
     process::Exit,
+    threads::ClientNet,
 };
 use self::{
-    namespace::{NamespaceThread, local_runtime},
     process::{Process, isolate_as_init},
+    threads::{NamespaceThread, local_runtime},
 };
 use super::clock::mono_ns;
 
-/// What to run in a sandbox.
-pub struct SandboxOptions {
-    /// The container's name, also of its cgroup: unique among this process' sandboxes.
-    pub name: String,
-    /// The program and its arguments.
-    pub command: Vec<String>,
-    /// Where all output goes besides the tail that is kept.
-    pub log: Option<File>,
-}
-
-/// A running server and the namespaces around it. Dropping it kills the server and removes all.
-pub struct Sandbox {
-    // Dropped in this order, after `drop` has ended all processes.
-    init: Process,
-    output: OutputTail,
-    followers: Vec<JoinHandle<()>>,
+/// A sandbox with nothing running in it yet: the moment to begin tracing.
+pub struct Namespaces {
+    // Dropped in this order.
     clients: ClientNet,
     server: NamespaceThread,
     cgroup: Option<Cgroup>,
 }
 
-impl Sandbox {
-    /// Builds the sandbox and starts the command in it as PID 1.
-    ///
-    /// Errors: no privilege for namespaces, no veth, or the command cannot be run.
-    pub async fn start(options: SandboxOptions) -> Result<Self> {
-        let cgroup = Cgroup::create(&options.name)?;
+impl Namespaces {
+    /// Creates both sides and the veth between them. `name` is the cgroup's, to be unique among this
+    /// process' sandboxes. Errors: no privilege for namespaces, no veth.
+    pub async fn create(name: &str) -> Result<Self> {
+        let cgroup = Cgroup::create(name)?;
         let clients = ClientNet::start().await?;
         let server =
             NamespaceThread::start("lp-server", CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWPID).await?;
         let peer = clients.netns().try_clone().context("cannot duplicate a descriptor")?;
         server.run(move || local_runtime()?.block_on(link::set_up_server(&peer))).await??;
         clients.runtime().spawn(link::set_up_clients()).await??;
+        Ok(Self { clients, server, cgroup })
+    }
 
-        let mut command = command_of(&options.command)?;
-        let program = options.command[0].clone();
-        isolate_as_init(&mut command, cgroup.as_ref().map(Cgroup::entrance).transpose()?);
+    /// Starts a program with its arguments as PID 1. Its output goes to `log` too, if there is one.
+    ///
+    /// Errors: it cannot be run.
+    pub async fn start(self, words: &[String], log: Option<File>) -> Result<Sandbox> {
+        let mut command = command_of(words)?;
+        isolate_as_init(&mut command, self.cgroup.as_ref().map(Cgroup::entrance).transpose()?);
         let started_mono_ns = mono_ns();
-        let spawned = server.run(move || command.spawn()).await?;
-        let mut child = spawned.map_err(|error| cannot_run(&program, &error))?;
+        let spawned = self.server.run(move || command.spawn()).await?;
+        let mut child = spawned.map_err(|error| cannot_run(words, &error))?;
         let pipes = (child.stdout.take(), child.stderr.take());
         let init = Process::adopt(child, started_mono_ns)?;
         let mut sandbox =
-            Self { init, output: OutputTail::new(), followers: Vec::new(), clients, server, cgroup };
+            Sandbox { init, output: OutputTail::new(), followers: Vec::new(), namespaces: self };
         if let (Some(stdout), Some(stderr)) = pipes {
-            let second_log = options.log.as_ref().map(File::try_clone).transpose()?;
-            sandbox.followers.push(sandbox.output.follow(stdout, options.log)?);
+            let second_log = log.as_ref().map(File::try_clone).transpose()?;
+            sandbox.followers.push(sandbox.output.follow(stdout, log)?);
             sandbox.followers.push(sandbox.output.follow(stderr, second_log)?);
         }
         Ok(sandbox)
-    }
-
-    /// The server's pid as the host sees it.
-    #[must_use]
-    pub fn pid(&self) -> u32 {
-        self.init.pid()
-    }
-
-    /// When the server was started, in ns of `CLOCK_MONOTONIC`.
-    #[must_use]
-    pub fn started_mono_ns(&self) -> u64 {
-        self.init.started_mono_ns()
     }
 
     /// The clients' side of the veth.
@@ -106,6 +85,40 @@ impl Sandbox {
     #[must_use]
     pub fn cgroup(&self) -> Option<&Cgroup> {
         self.cgroup.as_ref()
+    }
+
+    /// Runs `job` on a thread inside the server's netns; it must not start threads, which the kernel
+    /// refuses to a thread whose children go to another pid namespace.
+    pub async fn run_inside<T: Send + 'static>(&self, job: impl FnOnce() -> T + Send + 'static) -> Result<T> {
+        self.server.run(job).await
+    }
+}
+
+/// A running server in its namespaces. Dropping it kills the server and removes all.
+pub struct Sandbox {
+    init: Process,
+    output: OutputTail,
+    followers: Vec<JoinHandle<()>>,
+    namespaces: Namespaces,
+}
+
+impl Sandbox {
+    /// The server's pid as the host sees it.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.init.pid()
+    }
+
+    /// When the server was started, in ns of `CLOCK_MONOTONIC`.
+    #[must_use]
+    pub fn started_mono_ns(&self) -> u64 {
+        self.init.started_mono_ns()
+    }
+
+    /// What is around the server.
+    #[must_use]
+    pub fn namespaces(&self) -> &Namespaces {
+        &self.namespaces
     }
 
     /// The end of the server's output.
@@ -129,12 +142,6 @@ impl Sandbox {
     pub fn signal(&self, signal: i32) -> Result<()> {
         self.init.signal(signal)
     }
-
-    /// Runs `job` on a thread inside the server's netns; it must not start threads, which the kernel
-    /// refuses to a thread whose children go to another pid namespace.
-    pub async fn run_inside<T: Send + 'static>(&self, job: impl FnOnce() -> T + Send + 'static) -> Result<T> {
-        self.server.run(job).await
-    }
 }
 
 impl Drop for Sandbox {
@@ -154,7 +161,8 @@ pub(crate) fn command_of(words: &[String]) -> Result<Command> {
     Ok(command)
 }
 
-fn cannot_run(program: &str, error: &std::io::Error) -> anyhow::Error {
+fn cannot_run(words: &[String], error: &std::io::Error) -> anyhow::Error {
+    let program = words.first().map_or("", String::as_str);
     match error.kind() {
         ErrorKind::NotFound | ErrorKind::PermissionDenied => {
             anyhow!("cannot run `{program}`: {error}; check the command after `--`")
