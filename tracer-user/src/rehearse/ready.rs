@@ -84,7 +84,7 @@ impl Namespaces {
 fn choose(listeners: &[SocketAddr], port: Option<u16>) -> Result<SocketAddr, String> {
     let wanted = || listeners.iter().filter(|listener| port.is_none_or(|port| listener.port() == port));
     let reachable = wanted().filter_map(|listener| reachable(*listener));
-    // IPv4 first: a wildcard IPv6 socket takes it too, unless it says otherwise.
+    // IPv4 first, where something listens on it: whether an IPv6 socket takes it too is not told.
     if let Some(target) = reachable.min_by_key(|target| (target.port(), target.is_ipv6())) {
         return Ok(target);
     }
@@ -119,4 +119,29 @@ async fn check(sandbox: &Sandbox, target: SocketAddr, path: Option<String>) -> R
     let limited = async { tokio::time::timeout(CHECK_TIMEOUT, once).await };
     let checked = sandbox.namespaces().clients().runtime().spawn(limited).await?;
     Ok(checked.unwrap_or_else(|_| Err(format!("no answer within {CHECK_TIMEOUT:?}"))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn chosen(listeners: &[&str], port: Option<u16>) -> Result<String, String> {
+        let listeners: Vec<SocketAddr> = listeners.iter().map(|listener| listener.parse().unwrap()).collect();
+        choose(&listeners, port).map(|target| target.to_string())
+    }
+
+    #[test]
+    fn chooses_what_can_be_reached() {
+        assert_eq!(chosen(&["127.0.0.1:1", "0.0.0.0:8080"], None).unwrap(), "10.99.0.2:8080");
+        assert_eq!(chosen(&["[::]:80", "0.0.0.0:80"], None).unwrap(), "10.99.0.2:80");
+        assert_eq!(chosen(&["[::]:80"], None).unwrap(), "[fd99::2]:80");
+        assert_eq!(chosen(&["0.0.0.0:80", "0.0.0.0:8080"], Some(8080)).unwrap(), "10.99.0.2:8080");
+    }
+
+    #[test]
+    fn says_why_nothing_can_be_reached() {
+        assert!(chosen(&[], None).unwrap_err().contains("no port"));
+        assert!(chosen(&["127.0.0.1:80"], None).unwrap_err().contains("0.0.0.0"));
+        assert!(chosen(&["0.0.0.0:80"], Some(81)).unwrap_err().contains("--port"));
+    }
 }

@@ -1,5 +1,8 @@
 //! One client connection: opened from a known address, carrying one request at a time.
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     convert::Infallible,
     io,
@@ -22,7 +25,8 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 use tokio::{
-    net::{TcpSocket, TcpStream},
+    io::{AsyncRead, AsyncWrite},
+    net::TcpSocket,
     task::JoinHandle,
     time::{sleep, timeout},
 };
@@ -151,17 +155,23 @@ fn bind(address: SocketAddr) -> io::Result<(TcpSocket, SocketAddr)> {
     Ok((socket, local))
 }
 
-async fn start_http(stream: TcpStream) -> hyper::Result<(SendRequest<Body>, JoinHandle<()>)> {
+async fn start_http(
+    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+) -> hyper::Result<(SendRequest<Body>, JoinHandle<()>)> {
     let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     // Its error reaches the request in flight; without one it is an idle close.
     let driver = tokio::spawn(async move { drop(connection.await) });
     Ok((sender, driver))
 }
 
+fn asks_to_close(connection: &HeaderValue) -> bool {
+    let options = connection.to_str().unwrap_or_default().split(',');
+    options.map(str::trim).any(|option| option.eq_ignore_ascii_case("close"))
+}
+
 async fn read(response: Response<Incoming>, patience: Duration) -> Exchange {
     let (head, mut body) = response.into_parts();
-    let close =
-        head.headers.get_all(CONNECTION).iter().any(|value| value.as_bytes().eq_ignore_ascii_case(b"close"));
+    let close = head.headers.get_all(CONNECTION).iter().any(asks_to_close);
     let mut bytes = 0;
     loop {
         let cause = match timeout(patience, body.frame()).await {
