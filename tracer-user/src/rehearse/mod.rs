@@ -1,1 +1,11 @@
-//! Rehearsals.
+//! Rehearsing a pod's termination: the sandbox, its client load, and the kubelet's sequence.
+
+pub mod clock;
+pub mod demo;
+pub mod hook;
+pub mod identity;
+pub mod listeners;
+pub mod load;
+pub mod ready;
+pub mod sandbox;
+pub mod terminate;
