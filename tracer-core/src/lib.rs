@@ -9,6 +9,7 @@ pub mod connection;
 pub mod decode;
 pub mod event;
 pub mod input;
+pub mod jiffies;
 pub mod ledger;
 pub mod lifecycle;
 pub mod output;

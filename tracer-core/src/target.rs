@@ -7,6 +7,7 @@ use crate::{
     connection::{Connection, Moment},
     event::{Exit, ExitStatus, Gone, Mono, Oom, ResetReceived, ResetSent, Signal, StateChange, TcpState, Tuple},
     input::{NewContainer, NewTarget, Network},
+    jiffies::Jiffies,
     ledger::{Ledger, Newcomer, Told},
     lifecycle::{Lifecycle, PhaseStart, Source},
     output::{
@@ -24,8 +25,6 @@ use crate::{
 pub struct Rules {
     /// How long traffic must have stopped before the exit, in nanoseconds.
     pub quiet: Mono,
-    /// Nanoseconds a jiffy takes.
-    pub jiffy: Mono,
     /// Names of the kernel's reset reasons.
     pub reset_reasons: HashMap<i32, Arc<str>>,
 }
@@ -206,7 +205,7 @@ impl Target {
     // ---- connections ----
 
     /// A socket changed its state.
-    pub fn state(&mut self, time: Mono, change: &StateChange, rules: &Rules, emit: &mut Emit<'_>) {
+    pub fn state(&mut self, time: Mono, change: &StateChange, jiffies: &Jiffies, emit: &mut Emit<'_>) {
         let container = self.container_of(change.socket.cgroup, change.tuple.local_port);
         if change.old == TcpState::Listen && change.new == TcpState::Close {
             return;
@@ -222,8 +221,7 @@ impl Target {
             hop: hop(&self.addresses, &change.tuple),
         };
         let containers = &self.containers;
-        let age = u64::from(change.socket.jiffies.wrapping_sub(change.socket.last_receive));
-        let last_receive = time.saturating_sub(age * rules.jiffy);
+        let last_receive = jiffies.time_of(time, change.socket.jiffies, change.socket.last_receive);
         self.ledger.change(time, change, moment, last_receive, newcomer, &mut |connection, told| {
             tell_connection(containers, time, connection, told, emit);
         });

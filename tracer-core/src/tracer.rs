@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use crate::{
     decode::{Undecodable, decode},
     event::{Event, EventKind, Mono, TargetId},
+    jiffies::Jiffies,
     input::{Clock, Input, InventoryUpdate},
     output::{Agent, Body, Line, LostEvent, SCHEMA, TargetStarted, Timestamp},
     target::{Rules, Target},
@@ -25,6 +26,7 @@ pub struct Tracer {
     targets: BTreeMap<TargetId, Target>,
     rules: Rules,
     scribe: Scribe,
+    jiffies: Jiffies,
     undecodable: u64,
     unattributed: u64,
 }
@@ -62,7 +64,7 @@ impl Tracer {
     #[must_use]
     pub fn new(identity: Identity, rules: Rules, clock: Clock) -> Self {
         let scribe = Scribe { schema: SCHEMA.into(), identity, seq: 0, clock };
-        Self { targets: BTreeMap::new(), rules, scribe, undecodable: 0, unattributed: 0 }
+        Self { targets: BTreeMap::new(), rules, scribe, jiffies: Jiffies::default(), undecodable: 0, unattributed: 0 }
     }
 
     /// Takes one input and adds the lines that follow from it to `out`.
@@ -83,8 +85,7 @@ impl Tracer {
     }
 
     /// Writes a line that is about the run as a whole.
-    pub fn announce(&mut self, body: Body, out: &mut Vec<Line>) {
-        let mono = self.scribe.clock.mono;
+    pub fn announce(&mut self, mono: Mono, body: Body, out: &mut Vec<Line>) {
         out.push(self.scribe.line(mono, None, body));
     }
 
@@ -103,11 +104,14 @@ impl Tracer {
     fn lost_record(&mut self, error: Undecodable, out: &mut Vec<Line>) {
         self.undecodable += 1;
         let lost = LostEvent { stage: "decode".to_owned(), reason: error.to_string(), count: 1 };
-        self.announce(Body::Lost(lost), out);
+        self.announce(self.scribe.clock.mono, Body::Lost(lost), out);
     }
 
     fn event(&mut self, event: &Event, out: &mut Vec<Line>) {
-        let Self { targets, rules, scribe, .. } = self;
+        let Self { targets, rules, scribe, jiffies, .. } = self;
+        if let EventKind::State(change) = &event.kind {
+            jiffies.observe(event.time, change.socket.jiffies);
+        }
         let Some(target) = targets.get_mut(&event.target) else {
             // A record that was under way when its target's verdict was given.
             self.unattributed += 1;
@@ -116,7 +120,7 @@ impl Tracer {
         target.count_record();
         let time = event.time;
         with(target, scribe, out, |target, emit| match &event.kind {
-            EventKind::State(change) => target.state(time, change, rules, emit),
+            EventKind::State(change) => target.state(time, change, jiffies, emit),
             EventKind::ResetSent(reset) => target.reset_sent(time, reset, rules, emit),
             EventKind::ResetReceived(reset) => target.reset_received(time, reset, emit),
             EventKind::Signal(signal) => target.signal(time, signal, emit),

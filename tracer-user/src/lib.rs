@@ -1,3 +1,11 @@
-//! User space.
-/// Rehearsals.
+//! User space of lastpacket: the edges (kernel, host, rehearsals, sinks), which do not know each
+//! other, and the pipeline that joins them with the core.
+
+pub mod cli;
+pub mod clock;
+pub mod host;
+pub mod kernel;
+pub mod log;
+pub mod pipeline;
 pub mod rehearse;
+pub mod sink;

@@ -1,25 +1,17 @@
-//! lastpacket
+//! `lastpacket`: see `lastpacket help`.
+
+use std::process::ExitCode;
 
 use clap::Parser;
-use tracer_user::rehearse::demo;
+use tracer_user::cli::{self, Outcome};
 
-#[derive(Parser)]
-enum Command {
-    /// Runs the demonstration server.
-    #[command(hide = true)]
-    DemoServer {
-        /// What it does at SIGTERM.
-        #[arg(long, value_enum)]
-        behaviour: demo::Behaviour,
-        /// Where it listens.
-        #[arg(long, default_value_t = 8080)]
-        port: u16,
-    },
-}
-
-#[tokio::main(flavor = "current_thread")]
-async fn main() -> anyhow::Result<()> {
-    match Command::parse() {
-        Command::DemoServer { behaviour, port } => demo::run(behaviour, port).await,
+fn main() -> ExitCode {
+    tracer_user::log::start();
+    match cli::run(cli::Arguments::parse()) {
+        Ok(outcome) => outcome.into(),
+        Err(error) => {
+            eprintln!("lastpacket: {error:#}");
+            Outcome::Failed.into()
+        }
     }
 }

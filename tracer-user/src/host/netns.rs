@@ -2,6 +2,7 @@
 
 use std::{
     fs::File,
+    net::IpAddr,
     os::fd::{AsFd, AsRawFd},
     path::{Path, PathBuf},
     thread,
@@ -9,6 +10,8 @@ use std::{
 
 use anyhow::{Context, Result, anyhow};
 use nix::sched::{CloneFlags, setns};
+
+use super::counters::TotalsReader;
 
 /// `SO_NETNS_COOKIE` of `asm-generic/socket.h`; from Linux 5.14 on.
 const SO_NETNS_COOKIE: libc::c_int = 71;
@@ -86,14 +89,41 @@ impl Netns {
         })
     }
 
-    /// What tells this namespace from others.
+    /// Looks at this namespace from inside.
     ///
     /// # Errors
     /// If it cannot be entered.
-    pub fn identity(&self) -> Result<Identity> {
-        use std::os::unix::fs::MetadataExt;
-        let inode = self.file.metadata().with_context(|| format!("cannot stat {}", self.path.display()))?.ino();
-        Ok(Identity { inode, cookie: self.run(cookie).ok() })
+    pub fn look(&self) -> Result<Inside> {
+        self.run(Inside::of_this_thread)
+    }
+}
+
+/// A network namespace as it is seen from inside.
+pub struct Inside {
+    /// What tells it from others.
+    pub identity: Identity,
+    /// Its own addresses.
+    pub addresses: Vec<IpAddr>,
+    /// Its counters.
+    pub totals: TotalsReader,
+}
+
+impl Inside {
+    /// Looks at the network namespace of the calling thread.
+    ///
+    /// # Errors
+    /// If procfs is not mounted.
+    pub fn of_this_thread() -> Result<Self> {
+        let identity = Identity { inode: inode(Path::new("/proc/thread-self/ns/net"))?, cookie: cookie().ok() };
+        let addresses = nix::ifaddrs::getifaddrs()
+            .context("cannot list the namespace's addresses")?
+            .filter_map(|interface| {
+                let address = interface.address?;
+                let v4 = address.as_sockaddr_in().map(|v4| IpAddr::V4(v4.ip()));
+                v4.or_else(|| address.as_sockaddr_in6().map(|v6| IpAddr::V6(v6.ip())))
+            })
+            .collect();
+        Ok(Self { identity, addresses, totals: TotalsReader::open(Path::new("/proc/thread-self/net"))? })
     }
 }
 

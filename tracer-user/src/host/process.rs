@@ -14,6 +14,8 @@ use super::netns;
 pub struct Process {
     /// Process id in the initial pid namespace.
     pub pid: u32,
+    /// Its parent.
+    pub parent: u32,
     /// Command name.
     pub comm: String,
     /// Inode of its network namespace.
@@ -47,6 +49,7 @@ impl Process {
         }
         Ok(Self {
             pid,
+            parent: field("PPid:").and_then(|parent| parent.parse().ok()).unwrap_or(0),
             comm: read(&folder, "comm")?.trim_end().to_owned(),
             netns: netns::inode(&folder.join("ns/net"))?,
             pidns: netns::inode(&folder.join("ns/pid"))?,
@@ -65,6 +68,14 @@ impl Process {
 fn read(folder: &Path, name: &str) -> Result<String> {
     let path = folder.join(name);
     fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
+}
+
+/// Inode of the pid namespace of this process.
+///
+/// # Errors
+/// If procfs cannot be read.
+pub fn own_pidns() -> Result<u64> {
+    netns::inode(Path::new("/proc/self/ns/pid"))
 }
 
 /// All processes of this machine that can be looked at.

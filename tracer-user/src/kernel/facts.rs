@@ -74,6 +74,17 @@ impl Facts {
         Self { offsets, settings, reset_reasons: reset_reasons(btf), hooks, missing_hooks, missing_fields }
     }
 
+    /// What this kernel cannot show, in words.
+    #[must_use]
+    pub fn cannot_show(&self) -> Vec<String> {
+        let hooks = self.missing_hooks.iter().map(|hook| format!("{} (no hook {})", hook.shows, hook.name));
+        let reasons = (self.settings.reset_has_reason == 0)
+            .then(|| "resets without a socket or in TIME_WAIT, and reasons of resets (from Linux 6.10 on)".to_owned());
+        let payload = (self.settings.page_offset == 0)
+            .then(|| "what payload in pages looks like: it is judged by its length".to_owned());
+        hooks.chain(reasons).chain(payload).collect()
+    }
+
     /// Fails if tracing is impossible, naming what is missing.
     ///
     /// # Errors

@@ -3,5 +3,7 @@
 
 pub mod btf;
 pub mod facts;
+pub mod log;
+pub mod preflight;
 pub mod probes;
 pub mod ring;

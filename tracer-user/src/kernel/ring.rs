@@ -16,7 +16,9 @@ pub struct Records {
 impl Records {
     pub(super) fn new(map: Map) -> Result<Self> {
         let ring = RingBuf::try_from(map).context("RECORDS is no ring buffer")?;
-        Ok(Self { ring: AsyncFd::new(ring).context("cannot poll the ring buffer")? })
+        // SAFETY: the ring buffer owns its descriptor and keeps it open as long as it lives.
+        let ring = unsafe { AsyncFd::register(ring) }.context("cannot poll the ring buffer")?;
+        Ok(Self { ring })
     }
 
     /// Waits until there are records.

@@ -9,13 +9,11 @@ use std::{
 
 use anyhow::{Context, Result};
 
-use super::{
-    clock::mono_ns,
-    sandbox::{
-        Cgroup, Exit, OutputTail, Sandbox, command_of,
-        process::{Process, check, join_sandbox},
-    },
+use super::sandbox::{
+    Cgroup, Exit, OutputTail, Sandbox, command_of,
+    process::{Process, check, join_sandbox},
 };
+use crate::clock::mono_ns;
 
 /// What became of a hook.
 #[derive(Debug, Clone)]

@@ -1,9 +1,8 @@
 //! Rehearsing a pod's termination: the sandbox, its client load, and the kubelet's sequence.
 
-pub mod clock;
+pub mod comparison;
 pub mod demo;
 pub mod hook;
-pub mod identity;
 pub mod listeners;
 pub mod load;
 pub mod ready;

@@ -30,7 +30,7 @@ use self::{
     process::{Process, isolate_as_init},
     threads::{NamespaceThread, local_runtime},
 };
-use super::clock::mono_ns;
+use crate::clock::mono_ns;
 
 /// A sandbox with nothing running in it yet: the moment to begin tracing.
 pub struct Namespaces {

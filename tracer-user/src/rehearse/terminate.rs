@@ -7,10 +7,10 @@ use nix::sys::signal::Signal;
 use tokio::time::{Instant, timeout};
 
 use super::{
-    clock::mono_ns,
     hook::HookRun,
     sandbox::{Exit, Sandbox},
 };
+use crate::clock::mono_ns;
 
 /// What a kubelet leaves after the pre-stop hook at least (`minimumGracePeriodInSeconds`).
 const MINIMUM_GRACE: Duration = Duration::from_secs(2);

@@ -19,7 +19,7 @@ use super::{
     random::Random,
     summary::Recorder,
 };
-use crate::rehearse::clock::mono_ns;
+use crate::clock::mono_ns;
 
 const RECONNECT_PAUSE: Duration = Duration::from_millis(100);
 /// More than this many fresh requests at once wait for one another.

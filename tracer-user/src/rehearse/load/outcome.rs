@@ -57,6 +57,17 @@ pub enum Phase {
     Body,
 }
 
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Connect => "connecting",
+            Self::Send => "sending",
+            Self::Headers => "waiting for the answer",
+            Self::Body => "reading the answer",
+        })
+    }
+}
+
 /// Why a request failed.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Cause {

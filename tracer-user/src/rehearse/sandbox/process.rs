@@ -14,7 +14,7 @@ use std::{
 use anyhow::{Context, Result, anyhow};
 use tokio::sync::watch;
 
-use crate::rehearse::clock::mono_ns;
+use crate::clock::mono_ns;
 
 /// How and when a process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,0 +1,143 @@
+//! The command line: arguments, commands, exit codes.
+
+mod check;
+mod options;
+mod rehearse;
+mod trace;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{CommandFactory, Parser, Subcommand};
+use tracer_core::{output::Line, words};
+
+use crate::rehearse::demo;
+
+/// Proves whether a pod's traffic had stopped before the pod exited, and says which connection was
+/// broken, by whom and in which phase, if it had not.
+#[derive(Parser)]
+#[command(version, about, after_help = EXIT_CODES)]
+pub struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXIT_CODES: &str = "Exit codes: 0 all drained, late or idle (--strict: late and doubts are 1); 1 at least one cut; \
+2 usage or environment error; 3 at least one unproven and none cut.";
+
+#[derive(Subcommand)]
+enum Command {
+    /// Rehearse a pod's termination on this machine, without Kubernetes
+    Rehearse(Box<rehearse::Arguments>),
+    /// Trace processes, network namespaces or cgroups until they end
+    Trace(trace::Arguments),
+    /// Check whether this machine can be traced, and what is missing
+    Check(check::Arguments),
+    /// Print the JSON Schema of the events
+    Schema,
+    /// Print the completions of a shell
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
+    /// Run the demonstration server of rehearse
+    #[command(hide = true)]
+    DemoServer {
+        /// What it does at SIGTERM
+        #[arg(long, value_enum)]
+        behaviour: demo::Behaviour,
+        /// Where it listens
+        #[arg(long, default_value_t = 8080)]
+        port: u16,
+    },
+}
+
+/// What a command's end means to the caller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// All went well.
+    Fine,
+    /// At least one verdict is `cut`; or, with --strict, late or doubtful.
+    Cut,
+    /// Usage or environment error.
+    Failed,
+    /// At least one verdict is `unproven`, and none `cut`.
+    Unproven,
+}
+
+impl From<Outcome> for ExitCode {
+    fn from(outcome: Outcome) -> Self {
+        Self::from(match outcome {
+            Outcome::Fine => 0,
+            Outcome::Cut => 1,
+            Outcome::Failed => 2,
+            Outcome::Unproven => 3,
+        })
+    }
+}
+
+/// Runs the command that the arguments name.
+///
+/// # Errors
+/// With one sentence that says what is wrong and what to do; the exit code is 2.
+pub fn run(arguments: Arguments) -> Result<Outcome> {
+    match arguments.command {
+        Command::Rehearse(arguments) => rehearse::run(*arguments),
+        Command::Trace(arguments) => trace::run(&arguments),
+        Command::Check(arguments) => check::run(&arguments),
+        Command::Schema => print_schema(),
+        Command::Completions { shell } => print_completions(shell),
+        Command::DemoServer { behaviour, port } => {
+            options::runtime()?.block_on(demo::run(behaviour, port))?;
+            Ok(Outcome::Fine)
+        }
+    }
+}
+
+fn print_schema() -> Result<Outcome> {
+    use std::io::Write;
+    let schema = schemars::schema_for!(Line);
+    writeln!(std::io::stdout(), "{}", serde_json::to_string_pretty(&schema)?)?;
+    Ok(Outcome::Fine)
+}
+
+fn print_completions(shell: clap_complete::Shell) -> Result<Outcome> {
+    use std::io::Write;
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Arguments::command(), "lastpacket", &mut script);
+    std::io::stdout().write_all(&script)?;
+    Ok(Outcome::Fine)
+}
+
+/// The exit code that verdicts add up to.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Tally {
+    cut: bool,
+    unproven: bool,
+    late_or_doubtful: bool,
+}
+
+impl Tally {
+    /// Takes a verdict.
+    pub fn add(&mut self, verdict: &tracer_core::verdict::Verdict) {
+        match verdict.result {
+            words::Result::Cut => self.cut = true,
+            words::Result::Unproven => self.unproven = true,
+            words::Result::Late => self.late_or_doubtful = true,
+            words::Result::Drained | words::Result::Idle => {}
+        }
+        self.late_or_doubtful |= verdict.doubts > 0;
+    }
+
+    /// The exit code.
+    #[must_use]
+    pub fn outcome(self, strict: bool) -> Outcome {
+        if self.cut || strict && self.late_or_doubtful {
+            Outcome::Cut
+        } else if self.unproven {
+            Outcome::Unproven
+        } else {
+            Outcome::Fine
+        }
+    }
+}

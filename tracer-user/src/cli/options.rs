@@ -1,0 +1,154 @@
+//! Options that several commands share.
+
+use std::{
+    cell::RefCell,
+    io::{self, IsTerminal},
+    rc::Rc,
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail};
+use nix::unistd::geteuid;
+use tokio::runtime::Runtime;
+use tracer_core::{
+    input::Network,
+    output::{Body, Line},
+};
+
+use super::Tally;
+use crate::{
+    kernel::probes::LoadOptions,
+    pipeline::{Pipeline, Settings},
+    sink::{Output, Render, jsonl::JsonLines, timeline::Timeline},
+};
+
+/// How events are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum Format {
+    /// For people.
+    Text,
+    /// JSON lines, as in docs/events.md.
+    Json,
+}
+
+impl Format {
+    /// Text to a terminal, JSON lines to a pipe.
+    pub(super) fn or_fitting(format: Option<Self>) -> Self {
+        format.unwrap_or_else(|| if io::stdout().is_terminal() { Self::Text } else { Self::Json })
+    }
+}
+
+/// How to trace and to judge.
+#[derive(clap::Args, Clone, Debug)]
+pub(super) struct TraceOptions {
+    /// How to write events: text to a terminal, JSON lines to a pipe
+    #[arg(long, value_enum)]
+    format: Option<Format>,
+    /// How long traffic must have stopped before the exit to count as drained
+    #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = duration)]
+    quiet: Duration,
+    /// Addresses that health checkers come from: never traffic, never a loss
+    #[arg(long, value_name = "CIDR")]
+    pub(super) probe_peer: Vec<Network>,
+    /// Ports whose protocol never answers
+    #[arg(long, value_name = "PORT")]
+    pub(super) one_way: Vec<u16>,
+    /// Also fail (exit code 1) on late verdicts and on doubts
+    #[arg(long)]
+    pub(super) strict: bool,
+    /// Size of the ring buffer between kernel and user space, in KiB: a power of two
+    #[arg(long, value_name = "KIB", default_value_t = LoadOptions::RING_BUFFER >> 10, value_parser = ring_buffer)]
+    ring_buffer: u32,
+    /// Show the kernel programs' own debug lines on stderr
+    #[arg(long)]
+    kernel_log: bool,
+}
+
+impl TraceOptions {
+    /// Starts the pipeline with stdout as its output, and a tally of its verdicts.
+    pub(super) fn start(&self) -> Result<(Pipeline, Rc<RefCell<Tally>>)> {
+        require_root()?;
+        let render: Box<dyn Render> = match Format::or_fitting(self.format) {
+            Format::Text => Box::new(Timeline::default()),
+            Format::Json => Box::new(JsonLines),
+        };
+        let output = Output::start(render, Box::new(io::stdout())).context("cannot start a thread")?;
+        let load = LoadOptions { ring_buffer: self.ring_buffer << 10, kernel_log: self.kernel_log };
+        let pipeline = Pipeline::start(Settings { load, quiet: self.quiet }, output)?;
+        Ok((pipeline, Rc::default()))
+    }
+}
+
+/// Takes verdicts into the tally.
+pub(super) fn tally(tally: &Rc<RefCell<Tally>>) -> impl FnMut(&Line) + 'static {
+    let tally = Rc::clone(tally);
+    move |line| {
+        if let Body::Verdict(verdict) = &line.body {
+            tally.borrow_mut().add(verdict);
+        }
+    }
+}
+
+/// Loading kernel programs and entering namespaces need privileges.
+pub(super) fn require_root() -> Result<()> {
+    if !geteuid().is_root() {
+        bail!("tracing loads kernel programs and needs root; run it with sudo");
+    }
+    Ok(())
+}
+
+/// The runtime that commands run on: one thread, as records must be handled in order.
+pub(super) fn runtime() -> Result<Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")
+}
+
+/// Waits for Ctrl-C or SIGTERM.
+pub(super) async fn interrupted() -> Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate()).context("cannot handle SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot handle SIGINT")?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
+}
+
+/// Reads `500ms`, `1s`, `1.5s`, `2m`.
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
+    let error = || format!("{text} is no duration; write it like 500ms, 1.5s or 2m");
+    let split = text.find(|c: char| c.is_ascii_alphabetic()).ok_or_else(error)?;
+    let (number, unit) = text.split_at(split);
+    let scale = match unit {
+        "ms" => 0.001,
+        "s" => 1.0,
+        "m" => 60.0,
+        _ => return Err(error()),
+    };
+    let number: f64 = number.parse().map_err(|_| error())?;
+    Duration::try_from_secs_f64(number * scale).map_err(|_| error())
+}
+
+fn ring_buffer(text: &str) -> Result<u32, String> {
+    let size: u32 = text.parse().map_err(|_| format!("{text} is no number"))?;
+    if size.is_power_of_two() && (4..=1 << 20).contains(&size) {
+        Ok(size)
+    } else {
+        Err("it must be a power of two from 4 to 1048576".to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_read_as_people_write_them() {
+        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(duration("1.5s"), Ok(Duration::from_millis(1500)));
+        assert_eq!(duration("2m"), Ok(Duration::from_secs(120)));
+        for wrong in ["", "5", "s", "-1s", "1h", "1e99s"] {
+            assert!(duration(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! `lastpacket trace`: processes, network namespaces, cgroups, until they end.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail};
+use tracer_core::{
+    event::TargetId,
+    input::{NewContainer, NewTarget},
+    output::{Subject, Target},
+};
+
+use super::{
+    Outcome,
+    options::{TraceOptions, duration, interrupted, runtime, tally},
+};
+use crate::{
+    clock,
+    host::{
+        cgroup::Cgroup,
+        netns::{self, Netns},
+        process::{self, Process},
+    },
+    pipeline::{Pipeline, TargetSpec},
+};
+
+/// What to trace.
+#[derive(clap::Args)]
+pub(super) struct Arguments {
+    /// A process, by its id: it and all that share its network namespace
+    #[arg(long, value_name = "PID", required_unless_present_any = ["netns", "cgroup"])]
+    pid: Vec<u32>,
+    /// A network namespace, by its name (`ip netns`) or path
+    #[arg(long, value_name = "NAME|PATH")]
+    netns: Vec<PathBuf>,
+    /// A cgroup (version 2), by its folder or its path from the hierarchy's root
+    #[arg(long, value_name = "PATH")]
+    cgroup: Vec<PathBuf>,
+    /// How long to go on after the last process has exited
+    #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = duration)]
+    linger: Duration,
+    #[command(flatten)]
+    options: TraceOptions,
+}
+
+/// A target as the user named it.
+struct Found {
+    name: String,
+    netns: PathBuf,
+    /// Process ids of the inits, with the names of their containers.
+    inits: Vec<Process>,
+    cgroup: Option<Cgroup>,
+}
+
+pub(super) fn run(arguments: &Arguments) -> Result<Outcome> {
+    super::options::require_root()?;
+    let found = find(arguments)?;
+    runtime()?.block_on(trace(arguments, found))
+}
+
+async fn trace(arguments: &Arguments, found: Vec<Found>) -> Result<Outcome> {
+    let (mut pipeline, verdicts) = arguments.options.start()?;
+    pipeline.observe(Box::new(tally(&verdicts)));
+    let mut targets = Vec::new();
+    for target in found {
+        targets.push(add(&mut pipeline, target, &arguments.options)?);
+    }
+    let interrupt = async {
+        if let Err(error) = interrupted().await {
+            log::error!("{error:#}");
+        }
+    };
+    let ended = pipeline.run_until_gone(&targets, interrupt).await?;
+    if ended {
+        let (_keep_open, mut updates) = tokio::sync::mpsc::channel(1);
+        pipeline.run(&mut updates, tokio::time::sleep(arguments.linger)).await?;
+    }
+    for target in targets {
+        let gone = pipeline.is_gone(target);
+        pipeline.finish(target, false, gone)?;
+    }
+    pipeline.close()?;
+    Ok(verdicts.borrow().outcome(arguments.options.strict))
+}
+
+/// Puts a target in scope with its containers.
+fn add(pipeline: &mut Pipeline, found: Found, options: &TraceOptions) -> Result<TargetId> {
+    let inside = Netns::open(&found.netns)?.look()?;
+    let shared_network = inside.identity.inode == netns::own_inode()?;
+    let keys = pipeline.scope_keys(inside.identity, found.cgroup.as_ref().filter(|_| shared_network))?;
+    let time = clock::mono_ns();
+    let subject = Subject { target: Target { name: found.name, netns: inside.identity.inode }, k8s: None };
+    let id = pipeline.add_target(TargetSpec {
+        new: NewTarget {
+            id: 0,
+            subject: Arc::new(subject),
+            time,
+            addresses: inside.addresses,
+            checkers: options.probe_peer.clone(),
+            one_way: options.one_way.clone(),
+            shared_network,
+            late: false,
+        },
+        keys,
+        totals: (!shared_network).then_some(inside.totals),
+    })?;
+    let machine = process::own_pidns()?;
+    for (container, init) in found.inits.iter().enumerate() {
+        pipeline.add_container(NewContainer {
+            target: id,
+            container: u32::try_from(container)?,
+            name: init.comm.as_str().into(),
+            pid: init.pid,
+            pidns: (init.pidns != machine).then_some(u32::try_from(init.pidns)?),
+            cgroup: found.cgroup.as_ref().map(|cgroup| cgroup.id),
+            time,
+        })?;
+    }
+    Ok(id)
+}
+
+fn find(arguments: &Arguments) -> Result<Vec<Found>> {
+    let mut found = Vec::new();
+    for pid in &arguments.pid {
+        found.push(by_pid(*pid)?);
+    }
+    for path in &arguments.netns {
+        found.push(by_netns(path)?);
+    }
+    for path in &arguments.cgroup {
+        found.push(by_cgroup(path)?);
+    }
+    let mut seen = BTreeMap::new();
+    for target in &found {
+        let inode = netns::inode(&target.netns)?;
+        if let Some(other) = seen.insert((inode, target.cgroup.as_ref().map(|cgroup| cgroup.id)), &target.name) {
+            bail!("{} and {other} share a network namespace; name one of them", target.name);
+        }
+    }
+    Ok(found)
+}
+
+fn by_pid(pid: u32) -> Result<Found> {
+    let process = Process::read(pid)?;
+    let own = process.netns == netns::own_inode()?;
+    let cgroup = match (&process.cgroup, own) {
+        (Some(path), true) if path != "/" => Some(Cgroup::open(Path::new(path))?),
+        (_, true) => bail!(
+            "process {pid} shares the machine's network namespace and has no cgroup of its own; trace a process with a namespace of its own, or put it into a cgroup"
+        ),
+        _ => None,
+    };
+    Ok(Found { name: format!("pid {pid}"), netns: process.netns_path(), inits: vec![process], cgroup })
+}
+
+fn by_netns(path: &Path) -> Result<Found> {
+    let file = if path.components().count() == 1 && !path.exists() { Path::new("/run/netns").join(path) } else { path.to_owned() };
+    let inode = netns::inode(&file)
+        .with_context(|| format!("no network namespace {}; look with `ip netns`", path.display()))?;
+    if inode == netns::own_inode()? {
+        bail!("{} is the machine's own network namespace; trace by --pid or --cgroup", path.display());
+    }
+    Ok(Found { name: path.display().to_string(), netns: file, inits: inits_of(|process| process.netns == inode), cgroup: None })
+}
+
+fn by_cgroup(path: &Path) -> Result<Found> {
+    let cgroup = Cgroup::open(path)?;
+    let pids = cgroup.processes()?;
+    let inits = inits_of(|process| pids.contains(&process.pid));
+    let Some(first) = inits.first() else {
+        bail!("no process is in cgroup {}; start it first", path.display());
+    };
+    if let Some(other) = inits.iter().find(|process| process.netns != first.netns) {
+        bail!(
+            "cgroup {} has processes in several network namespaces ({} and {}); name a cgroup below it",
+            path.display(),
+            first.pid,
+            other.pid
+        );
+    }
+    Ok(Found { name: path.display().to_string(), netns: first.netns_path(), inits, cgroup: Some(cgroup) })
+}
+
+/// Of the processes that match, those whose parent does not: the first ones of their trees, and the
+/// first of every pid namespace.
+fn inits_of(matches: impl Fn(&Process) -> bool) -> Vec<Process> {
+    let all: Vec<Process> = process::all().into_iter().filter(matches).collect();
+    let pids: Vec<u32> = all.iter().map(|process| process.pid).collect();
+    all.into_iter().filter(|process| process.is_namespace_init || !pids.contains(&process.parent)).collect()
+}

@@ -1,0 +1,391 @@
+//! All stages wired together, in one place:
+//!
+//! ```text
+//! hooks -> record -(ring buffer)-> kernel::ring -> Bytes -> decode -> Event
+//!   -> attribute -> lifecycle -> ledger -> books -> verdict -> Line -> sink
+//! host and API facts -> InventoryUpdate --+
+//! timer -> Tick ---------------------------+-> Tracer::step
+//! kernel counters, /proc/net -> Counters --+
+//! ```
+//!
+//! Everything between `Bytes` and `Line` is [`Tracer::step`].
+
+use std::{collections::BTreeMap, future::Future, pin::pin, sync::Arc, time::Duration};
+
+use anyhow::{Context, Result};
+use bytes::Bytes;
+use tokio::{sync::mpsc, time::MissedTickBehavior};
+use tracer_common::{InitEntry, MAX_TARGETS, Mode, NODE, ScopeEntry};
+use tracer_core::{
+    Tracer,
+    books::Reading,
+    event::TargetId,
+    input::{Input, InventoryUpdate, NewContainer, NewTarget},
+    output::{AgentStarted, Body, Line, LostEvent},
+    target::Rules,
+    tracer::Identity,
+};
+
+use crate::{
+    clock,
+    host::{cgroup::Cgroup, counters::TotalsReader, netns},
+    kernel::{
+        facts::{self, Facts},
+        probes::{LoadOptions, Probes, ScopeKey},
+        ring::Records,
+    },
+    sink::Output,
+};
+
+/// How often time is told to the core, and counters of lost records are looked at.
+const TICK: Duration = Duration::from_millis(20);
+/// Attempts to read both sides of the books at the same instant. On a busy target the counters change
+/// all the time, but a reading takes some 50 µs.
+const READING_ATTEMPTS: usize = 200;
+
+/// How to trace.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// How to load the kernel programs.
+    pub load: LoadOptions,
+    /// How long traffic must have stopped before the exit.
+    pub quiet: Duration,
+}
+
+/// What stays with a target while it is in scope.
+struct Tracked {
+    keys: Vec<ScopeKey>,
+    inits: Vec<u32>,
+    totals: Option<TotalsReader>,
+}
+
+/// A target to put in scope.
+pub struct TargetSpec {
+    /// What the core is told of it; its id is given by the pipeline.
+    pub new: NewTarget,
+    /// What the kernel programs look for.
+    pub keys: Vec<ScopeKey>,
+    /// Its network namespace's own totals; `None` if it shares the namespace.
+    pub totals: Option<TotalsReader>,
+}
+
+/// Something to watch lines as they are made.
+pub type Observer = Box<dyn FnMut(&Line)>;
+
+/// See the module.
+pub struct Pipeline {
+    probes: Probes,
+    records: Records,
+    tracer: Tracer,
+    output: Output,
+    observer: Option<Observer>,
+    tracked: BTreeMap<TargetId, Tracked>,
+    next_target: TargetId,
+    batch: Vec<Bytes>,
+    lines: Vec<Line>,
+    missed: u64,
+}
+
+impl Pipeline {
+    /// Loads the kernel programs and starts the core; nothing is in scope yet.
+    ///
+    /// # Errors
+    /// If the kernel refuses, or lacks something: the message names the remedy.
+    pub fn start(settings: Settings, output: Output) -> Result<Self> {
+        let facts = Facts::of_running_kernel().context("tracing needs the kernel's BTF; run `lastpacket check`")?;
+        let (mut probes, records) = Probes::load(&facts, settings.load)?;
+        if settings.load.kernel_log {
+            crate::kernel::log::follow(probes.ebpf_mut())?;
+        }
+        let reset_reasons = facts.reset_reasons.iter().map(|(value, name)| (*value, name.as_str().into())).collect();
+        let quiet = u64::try_from(settings.quiet.as_nanos()).unwrap_or(u64::MAX);
+        let identity = Identity { node: hostname()?, run_id: run_id()? };
+        let tracer = Tracer::new(identity, Rules { quiet, reset_reasons }, clock::now());
+        let mut pipeline = Self {
+            probes,
+            records,
+            tracer,
+            output,
+            observer: None,
+            tracked: BTreeMap::new(),
+            next_target: 1,
+            batch: Vec::new(),
+            lines: Vec::new(),
+            missed: 0,
+        };
+        pipeline.missed = pipeline.missed_now();
+        pipeline.announce(Body::AgentStarted(pipeline.agent_started(&facts)?))?;
+        Ok(pipeline)
+    }
+
+    /// Shows every line to an observer too.
+    pub fn observe(&mut self, observer: Observer) {
+        self.observer = Some(observer);
+    }
+
+    fn agent_started(&self, facts: &Facts) -> Result<AgentStarted> {
+        Ok(AgentStarted {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            kernel: facts::release()?,
+            hooks: self.probes.attached().iter().map(|hook| hook.name.to_owned()).collect(),
+            cannot_show: facts.cannot_show(),
+        })
+    }
+
+    /// What the kernel programs look for: the network namespace; or, where a target shares it, the
+    /// cgroup in it.
+    ///
+    /// # Errors
+    /// If the scope table is full.
+    pub fn scope_keys(&mut self, identity: netns::Identity, shared: Option<&Cgroup>) -> Result<Vec<ScopeKey>> {
+        let netns = ScopeKey::Netns(self.probes.netns_key(identity));
+        let Some(cgroup) = shared else { return Ok(vec![netns]) };
+        self.probes.scope(netns, ScopeEntry { target: NODE, mode: Mode::BY_CGROUP })?;
+        Ok(vec![ScopeKey::Cgroup(cgroup.id)])
+    }
+
+    /// Whether nothing is left of any container of a target.
+    #[must_use]
+    pub fn is_gone(&self, target: TargetId) -> bool {
+        self.tracer.is_gone(target)
+    }
+
+    /// Puts a target in scope, armed: from now on everything of it is recorded and counted.
+    ///
+    /// # Errors
+    /// If there are too many targets.
+    pub fn add_target(&mut self, mut spec: TargetSpec) -> Result<TargetId> {
+        let id = self.free_slot()?;
+        spec.new.id = id;
+        self.input(Input::Inventory(InventoryUpdate::Target(Box::new(spec.new))));
+        for key in &spec.keys {
+            self.probes.scope(*key, ScopeEntry { target: id, mode: Mode::ARMED })?;
+        }
+        self.tracked.insert(id, Tracked { keys: spec.keys, inits: Vec::new(), totals: spec.totals });
+        self.read_books(id)?;
+        self.deliver()?;
+        Ok(id)
+    }
+
+    fn free_slot(&mut self) -> Result<TargetId> {
+        // A slot is not used again at once: records of its last owner may be under way.
+        for _ in 1..MAX_TARGETS {
+            let id = self.next_target;
+            self.next_target = if id + 1 == MAX_TARGETS { 1 } else { id + 1 };
+            if !self.tracked.contains_key(&id) {
+                return Ok(id);
+            }
+        }
+        anyhow::bail!("there are {MAX_TARGETS} targets already; trace fewer at once")
+    }
+
+    /// Puts a container's init in scope: its signals and its end. It must be a container of a target
+    /// in scope.
+    ///
+    /// # Errors
+    /// If there are too many containers.
+    pub fn add_container(&mut self, container: NewContainer) -> Result<()> {
+        let tracked = self.tracked.get_mut(&container.target).context("no such target")?;
+        let key = |wanted: fn(&ScopeKey) -> Option<u64>| tracked.keys.iter().find_map(wanted).unwrap_or(0);
+        let entry = InitEntry {
+            netns: key(|key| if let ScopeKey::Netns(key) = key { Some(*key) } else { None }),
+            cgroup: key(|key| if let ScopeKey::Cgroup(key) = key { Some(*key) } else { None }),
+            target: container.target,
+            container: container.container,
+        };
+        tracked.inits.push(container.pid);
+        self.probes.register_init(container.pid, entry)?;
+        self.input(Input::Inventory(InventoryUpdate::Container(container)));
+        self.deliver()
+    }
+
+    /// Lets records, updates and time flow until `until` is done.
+    ///
+    /// # Errors
+    /// If the ring buffer cannot be read or the output cannot be written.
+    pub async fn run<T>(
+        &mut self,
+        updates: &mut mpsc::Receiver<InventoryUpdate>,
+        until: impl Future<Output = T>,
+    ) -> Result<T> {
+        let mut until = pin!(until);
+        let mut ticks = tokio::time::interval(TICK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                biased;
+                done = &mut until => {
+                    while let Ok(update) = updates.try_recv() {
+                        self.input(Input::Inventory(update));
+                    }
+                    self.drain();
+                    self.deliver()?;
+                    return Ok(done);
+                }
+                Some(update) = updates.recv() => self.input(Input::Inventory(update)),
+                ready = self.records.ready() => { ready?; self.drain(); }
+                _ = ticks.tick() => self.tick(),
+            }
+            self.deliver()?;
+        }
+    }
+
+    /// Runs until nothing is left of any container of these targets, or `until` is done.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
+    pub async fn run_until_gone(
+        &mut self,
+        targets: &[TargetId],
+        until: impl Future<Output = ()>,
+    ) -> Result<bool> {
+        let (_keep_open, mut updates) = mpsc::channel(1);
+        let mut until = pin!(until);
+        while !targets.iter().all(|target| self.tracer.is_gone(*target)) {
+            let step = async {
+                tokio::select! {
+                    () = &mut until => true,
+                    () = tokio::time::sleep(TICK) => false,
+                }
+            };
+            if self.run(&mut updates, step).await? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Ends observation of a target: reads its books a last time, takes it out of scope and gives its
+    /// verdict, if it was terminated.
+    ///
+    /// # Errors
+    /// If the output cannot be written.
+    pub fn finish(&mut self, target: TargetId, interface_gone: bool, terminated: bool) -> Result<()> {
+        self.read_books(target)?;
+        if let Some(tracked) = self.tracked.remove(&target) {
+            for key in tracked.keys {
+                self.probes.unscope(key);
+            }
+            for pid in tracked.inits {
+                self.probes.forget_init(pid);
+            }
+        }
+        let time = clock::mono_ns();
+        self.input(Input::Inventory(InventoryUpdate::Finished { target, time, interface_gone, terminated }));
+        self.deliver_surely()
+    }
+
+    /// Writes a line that is about the run as a whole.
+    ///
+    /// # Errors
+    /// If the output cannot be written.
+    pub fn announce(&mut self, body: Body) -> Result<()> {
+        self.tracer.announce(clock::mono_ns(), body, &mut self.lines);
+        self.deliver_surely()
+    }
+
+    /// Writes all that is queued.
+    ///
+    /// # Errors
+    /// If the output cannot be written.
+    pub fn close(mut self) -> Result<()> {
+        self.deliver_surely()?;
+        Ok(self.output.finish()?)
+    }
+
+    // ---- the stages ----
+
+    fn input(&mut self, input: Input) {
+        let first = self.lines.len();
+        self.tracer.step(input, &mut self.lines);
+        if let Some(observer) = &mut self.observer {
+            self.lines[first..].iter().for_each(observer);
+        }
+    }
+
+    /// Records that are there now go through the core.
+    fn drain(&mut self) {
+        loop {
+            let mut batch = std::mem::take(&mut self.batch);
+            self.records.take(&mut batch);
+            let more = !batch.is_empty();
+            for record in batch.drain(..) {
+                self.input(Input::Record(record));
+            }
+            self.batch = batch;
+            if !more {
+                return;
+            }
+        }
+    }
+
+    fn tick(&mut self) {
+        self.drain();
+        self.input(Input::Tick(clock::now()));
+        let missed = self.missed_now();
+        if missed > self.missed {
+            let count = missed - self.missed;
+            self.missed = missed;
+            let reason = "a program was running already on the same CPU".to_owned();
+            self.tracer.announce(
+                clock::mono_ns(),
+                Body::Lost(LostEvent { stage: "kernel".to_owned(), reason, count }),
+                &mut self.lines,
+            );
+        }
+    }
+
+    fn missed_now(&self) -> u64 {
+        self.probes.missed().values().sum()
+    }
+
+    /// Reads both sides of a target's books at the same instant: the programs' counters must not
+    /// change while the kernel's totals are read. All records counted by then are drained first.
+    fn read_books(&mut self, target: TargetId) -> Result<()> {
+        let mut reading = Reading::default();
+        for _ in 0..READING_ATTEMPTS {
+            let before = self.probes.counters(target)?;
+            self.drain();
+            let totals = self.tracked.get(&target).and_then(|tracked| tracked.totals.as_ref());
+            let totals = totals.map(TotalsReader::read).transpose().unwrap_or_else(|error| {
+                log::warn!("{error:#}");
+                None
+            });
+            reading = Reading { counters: self.probes.counters(target)?, totals, missed: self.missed_now() };
+            if reading.counters == before {
+                break;
+            }
+        }
+        self.input(Input::Counters { target, reading });
+        Ok(())
+    }
+
+    fn deliver(&mut self) -> Result<()> {
+        if !self.lines.is_empty() {
+            self.output.send(std::mem::take(&mut self.lines))?;
+        }
+        let dropped = self.output.take_dropped();
+        if dropped > 0 {
+            let reason = "the reader of the output is too slow".to_owned();
+            let lost = LostEvent { stage: "sink".to_owned(), reason, count: dropped };
+            self.tracer.announce(clock::mono_ns(), Body::Lost(lost), &mut self.lines);
+        }
+        Ok(())
+    }
+
+    fn deliver_surely(&mut self) -> Result<()> {
+        self.deliver()?;
+        Ok(self.output.send_surely(std::mem::take(&mut self.lines))?)
+    }
+}
+
+fn hostname() -> Result<Arc<str>> {
+    let name = nix::unistd::gethostname().context("cannot read the machine's name")?;
+    Ok(name.to_string_lossy().into())
+}
+
+/// The kernel's own random UUID.
+fn run_id() -> Result<Arc<str>> {
+    let path = "/proc/sys/kernel/random/uuid";
+    Ok(std::fs::read_to_string(path).with_context(|| format!("cannot read {path}"))?.trim_end().into())
+}

@@ -1,0 +1,115 @@
+//! The queue and the thread behind it.
+
+use std::{
+    io::{self, ErrorKind, Write},
+    sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
+    thread::JoinHandle,
+};
+
+use thiserror::Error;
+use tracer_core::output::Line;
+
+use super::Render;
+
+/// Batches that may wait. A batch is what one turn of the pipeline made.
+const QUEUE: usize = 1024;
+
+/// Lines could not be written.
+#[derive(Debug, Error)]
+pub enum OutputFailed {
+    /// The reader closed the pipe.
+    #[error("the reader of the output closed it; what was traced until then was written")]
+    Closed,
+    /// Anything else, such as a full disk.
+    #[error("cannot write the output: {0}; make room or write elsewhere")]
+    Io(#[source] io::Error),
+}
+
+/// Where lines go.
+pub struct Output {
+    queue: Option<SyncSender<Vec<Line>>>,
+    thread: Option<JoinHandle<Result<(), OutputFailed>>>,
+    dropped: u64,
+}
+
+impl Output {
+    /// Starts a thread that renders lines and writes them.
+    ///
+    /// # Errors
+    /// If no thread can be started.
+    pub fn start(render: Box<dyn Render>, to: Box<dyn Write + Send>) -> io::Result<Self> {
+        let (queue, lines) = sync_channel(QUEUE);
+        let thread =
+            std::thread::Builder::new().name("output".to_owned()).spawn(move || write_all(&lines, render, to))?;
+        Ok(Self { queue: Some(queue), thread: Some(thread), dropped: 0 })
+    }
+
+    /// Queues lines. When the queue is full they are dropped and counted.
+    ///
+    /// # Errors
+    /// If writing failed before.
+    pub fn send(&mut self, lines: Vec<Line>) -> Result<(), OutputFailed> {
+        let Some(queue) = &self.queue else { return Ok(()) };
+        match queue.try_send(lines) {
+            Ok(()) => Ok(()),
+            Err(TrySendError::Full(lines)) => {
+                self.dropped += lines.len() as u64;
+                Ok(())
+            }
+            Err(TrySendError::Disconnected(_)) => self.finish(),
+        }
+    }
+
+    /// Queues lines that must not be dropped, such as verdicts: waits for room.
+    ///
+    /// # Errors
+    /// If writing failed before.
+    pub fn send_surely(&mut self, lines: Vec<Line>) -> Result<(), OutputFailed> {
+        match self.queue.as_ref().map(|queue| queue.send(lines)) {
+            Some(Err(_)) => self.finish(),
+            _ => Ok(()),
+        }
+    }
+
+    /// Lines dropped since the last call.
+    pub fn take_dropped(&mut self) -> u64 {
+        std::mem::take(&mut self.dropped)
+    }
+
+    /// Writes what is queued and ends the thread.
+    ///
+    /// # Errors
+    /// If writing failed.
+    pub fn finish(&mut self) -> Result<(), OutputFailed> {
+        self.queue = None;
+        match self.thread.take().map(JoinHandle::join) {
+            Some(Ok(result)) => result,
+            Some(Err(_)) => Err(OutputFailed::Io(io::Error::other("the writing thread panicked"))),
+            None => Ok(()),
+        }
+    }
+}
+
+fn write_all(
+    lines: &Receiver<Vec<Line>>,
+    mut render: Box<dyn Render>,
+    mut to: Box<dyn Write + Send>,
+) -> Result<(), OutputFailed> {
+    let mut bytes = Vec::new();
+    let mut flush = |bytes: &mut Vec<u8>| {
+        let written = to.write_all(bytes).and_then(|()| to.flush());
+        bytes.clear();
+        written.map_err(|error| match error.kind() {
+            ErrorKind::BrokenPipe => OutputFailed::Closed,
+            _ => OutputFailed::Io(error),
+        })
+    };
+    while let Ok(batch) = lines.recv() {
+        for line in &batch {
+            render.line(line, &mut bytes);
+        }
+        flush(&mut bytes)?;
+    }
+    render.end(&mut bytes);
+    flush(&mut bytes)
+}
