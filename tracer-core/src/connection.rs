@@ -115,6 +115,8 @@ pub struct Connection {
     pub origin: Origin,
     /// How far it goes.
     pub hop: Hop,
+    /// Its protocol never answers.
+    pub one_way: bool,
     /// When it was opened; `None` if it was found open.
     pub opened: Option<Mono>,
     /// Where the container was when it was opened, found, or changed last.
@@ -219,7 +221,7 @@ impl Connection {
     }
 
     fn judge_fin(&self, close: &Close) -> Judgement {
-        let unanswered = close.unanswered();
+        let unanswered = if self.one_way { 0 } else { close.unanswered() };
         if self.reset_received {
             Judgement::harmless(Ending::PeerReset)
         } else if !self.delivered() {

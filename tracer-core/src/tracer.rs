@@ -135,7 +135,9 @@ impl Tracer {
             InventoryUpdate::Target(new) => {
                 let (id, time, late) = (new.id, new.time, new.late);
                 self.targets.insert(id, Target::new(*new));
-                self.with(id, out, |_, _, emit| emit(time, Body::TargetStarted(TargetStarted { late })));
+                self.with(id, out, |_, _, emit| {
+                    emit(time, Body::TargetStarted(TargetStarted { late }));
+                });
             }
             InventoryUpdate::Container(new) => {
                 self.with(new.target, out, |target, _, emit| target.add_container(new, emit));
@@ -181,7 +183,12 @@ impl Tracer {
 fn with(target: &mut Target, scribe: &mut Scribe, out: &mut Vec<Line>, act: impl FnOnce(&mut Target, &mut crate::target::Emit<'_>)) {
     let subject = target.subject.clone();
     let first = out.len();
-    act(target, &mut |time, body| out.push(scribe.line(time, Some(subject.clone()), body)));
+    act(target, &mut |time, body| {
+        let line = scribe.line(time, Some(subject.clone()), body);
+        let seq = line.seq;
+        out.push(line);
+        seq
+    });
     if target.first_seq.is_none() {
         target.first_seq = out.get(first).map(|line| line.seq);
     }
