@@ -60,8 +60,12 @@ impl Exhibits {
     }
 
     fn of_losses(&self, container: u32, endings: &[Ending]) -> Vec<u64> {
-        let mut lines: Vec<u64> =
-            endings.iter().filter_map(|ending| self.losses.get(&(container, *ending))).flatten().copied().collect();
+        let mut lines: Vec<u64> = endings
+            .iter()
+            .filter_map(|ending| self.losses.get(&(container, *ending)))
+            .flatten()
+            .copied()
+            .collect();
         lines.sort_unstable();
         lines.truncate(MAX_EXHIBITS);
         lines
@@ -135,7 +139,8 @@ impl One<'_> {
     }
 
     fn stop_signal(&self) -> Option<(Mono, String, bool)> {
-        let start = self.container.lifecycle.starts().iter().find(|start| start.phase == Phase::StopSignal)?;
+        let start =
+            self.container.lifecycle.starts().iter().find(|start| start.phase == Phase::StopSignal)?;
         Some((start.time, crate::signals::name(start.signal?).into_owned(), start.ignored))
     }
 
@@ -191,17 +196,23 @@ impl One<'_> {
         let had = self.entered(Phase::PreStop).map(|began| seconds(began, stopped));
         let needed = had.unwrap_or(0.0) + lag + MARGIN_SECONDS;
         let evidence = self.case.exhibits.of_losses(self.container.index, &late);
-        let text = format!("new connections kept coming until {lag:.1} s after {signal}; {lost} of them were lost");
+        let text =
+            format!("new connections kept coming until {lag:.1} s after {signal}; {lost} of them were lost");
         let remedy = format!(
             "delay {signal} until the load balancer has let go: a preStop of {:.0} s (measured {:.1} s, and a margin), within the grace period",
             needed.ceil(),
             needed - MARGIN_SECONDS
         );
         Some(match had {
-            None => self.finding("pre-stop-missing", format!("there is no preStop, and {text}"), remedy, evidence),
-            Some(had) => {
-                self.finding("pre-stop-too-short", format!("preStop took {had:.1} s, and {text}"), remedy, evidence)
+            None => {
+                self.finding("pre-stop-missing", format!("there is no preStop, and {text}"), remedy, evidence)
             }
+            Some(had) => self.finding(
+                "pre-stop-too-short",
+                format!("preStop took {had:.1} s, and {text}"),
+                remedy,
+                evidence,
+            ),
         })
     }
 
@@ -213,9 +224,14 @@ impl One<'_> {
         (refused > 0).then(|| {
             self.finding(
                 "listener-closed-early",
-                format!("it stopped listening while it was still running: {refused} connections were refused"),
-                "keep the listener open until new connections have stopped coming, and close it last".to_owned(),
-                self.case.exhibits.of_losses(self.container.index, &[Ending::Refused, Ending::RefusedHandshake]),
+                format!(
+                    "it stopped listening while it was still running: {refused} connections were refused"
+                ),
+                "keep the listener open until new connections have stopped coming, and close it last"
+                    .to_owned(),
+                self.case
+                    .exhibits
+                    .of_losses(self.container.index, &[Ending::Refused, Ending::RefusedHandshake]),
             )
         })
     }
@@ -269,9 +285,12 @@ impl One<'_> {
     fn sidecar_stopped_first(&self) -> Option<Finding> {
         let exited = self.container.lifecycle.exit()?.0;
         let survivor = self.case.containers.iter().find(|other| {
-            other.index != self.container.index && other.lifecycle.exit().is_none_or(|(time, _)| time > exited)
+            other.index != self.container.index
+                && other.lifecycle.exit().is_none_or(|(time, _)| time > exited)
         })?;
-        let within = |loss: &&crate::ledger::Loss| loss.hop == Hop::Loopback && loss.key.moment.container == self.container.index;
+        let within = |loss: &&crate::ledger::Loss| {
+            loss.hop == Hop::Loopback && loss.key.moment.container == self.container.index
+        };
         let lost = self.case.ledger.evidence().iter().filter(within).count();
         (lost > 0).then(|| {
             self.finding(

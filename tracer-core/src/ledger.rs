@@ -4,15 +4,15 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use crate::{
-    peers::Peers,
     connection::{Connection, Moment, after_close, worse},
     event::{Mono, ResetReceived, ResetSent, SocketKind, StateChange, TcpState, Tuple},
+    peers::Peers,
     words::{Confidence, Ending, Hop, Judgement, Origin, Role},
 };
 
-/// A reset by our own act follows its state change within the same system call; this long after the
-/// change a connection is judged without one.
-const SETTLE: Mono = 20_000_000;
+/// A reset by our own act follows its state change within the same system call, and the kubelet's side
+/// of a refused probe its reset; this long after it a connection is judged without.
+pub const SETTLE: Mono = 20_000_000;
 /// TIME_WAIT (`TCP_TIMEWAIT_LEN`): how long a reset may still belong to a closed connection.
 const REMEMBER: Mono = 60_000_000_000;
 /// Closed connections remembered at most; beyond, the oldest are forgotten first.
@@ -119,6 +119,9 @@ pub struct Ledger {
     census: Census,
     traffic: Traffic,
     peers: Peers,
+    /// Connections of the kubelet's probes, as the pod sees them, and when they were made.
+    probes: HashMap<Tuple, Mono>,
+    probes_to_forget: VecDeque<(Mono, Tuple)>,
 }
 
 /// What the ledger is told of a connection that it does not know yet.
@@ -227,7 +230,12 @@ impl Ledger {
         self.settle(connection, judgement, tell)
     }
 
-    fn settle(&mut self, connection: &Connection, judgement: Judgement, tell: &mut impl FnMut(&Connection, Told)) -> Ended {
+    fn settle(
+        &mut self,
+        connection: &Connection,
+        judgement: Judgement,
+        tell: &mut impl FnMut(&Connection, Told),
+    ) -> Ended {
         let moment = connection.moment_of_end();
         *self.endings.entry(judgement.ending).or_default() += 1;
         let time = connection.close.map_or_else(|| connection.opened.unwrap_or_default(), |close| close.time);
@@ -265,6 +273,19 @@ impl Ledger {
         if let Some(at) = self.evidence.iter().rposition(|loss| loss.tuple == tuple && loss.key == key) {
             self.evidence.remove(at);
         }
+    }
+
+    /// Takes a connection that the kubelet made. An accepted one is told before the pod's kernel
+    /// accepts it: its socket is complete only at the last segment of the handshake.
+    pub fn probe(&mut self, time: Mono, tuple: Tuple) {
+        self.probes.insert(tuple, time);
+        self.probes_to_forget.push_back((time, tuple));
+    }
+
+    /// Whether the kubelet made this connection.
+    #[must_use]
+    pub fn is_probe(&self, tuple: &Tuple) -> bool {
+        self.probes.contains_key(tuple)
     }
 
     /// Takes a reset that was sent. `moment` is where the container is now; `stranger` says what is
@@ -344,7 +365,13 @@ impl Ledger {
     }
 
     /// A reset to a segment of no connection that is known: to a SYN, or to the end of a handshake.
-    fn reset_to_stranger(&mut self, time: Mono, reset: &ResetSent, moment: Moment, stranger: Newcomer) -> ResetMeaning {
+    fn reset_to_stranger(
+        &mut self,
+        time: Mono,
+        reset: &ResetSent,
+        moment: Moment,
+        stranger: Newcomer,
+    ) -> ResetMeaning {
         let ending = match reset.segment {
             Some(segment) if segment.is_syn() => Ending::Refused,
             Some(_) => Ending::RefusedHandshake,
@@ -354,7 +381,8 @@ impl Ledger {
         let suspected = self.peers.is_suspected_checker(reset.tuple.peer_ip());
         let origin = if suspected && !nobody { Origin::SuspectedChecker } else { stranger.origin };
         let confidence = if suspected { Confidence::Possible } else { Confidence::Certain };
-        let judgement = if nobody { Judgement::harmless(ending) } else { Judgement::loss(ending, confidence) };
+        let judgement =
+            if nobody { Judgement::harmless(ending) } else { Judgement::loss(ending, confidence) };
         if origin == Origin::Peer {
             self.peers.connected(reset.tuple.peer_ip(), time, moment.phase);
         }
@@ -389,6 +417,14 @@ impl Ledger {
                 let judged = self.judge(&connection, tell);
                 self.ended.insert(tuple, (time, judged));
                 self.to_forget.push_back((time, tuple));
+            }
+        }
+        while let Some((time, tuple)) = self.probes_to_forget.front().copied()
+            && now >= time + REMEMBER
+        {
+            self.probes_to_forget.pop_front();
+            if self.probes.get(&tuple) == Some(&time) {
+                self.probes.remove(&tuple);
             }
         }
         while let Some((time, tuple)) = self.to_forget.front().copied()

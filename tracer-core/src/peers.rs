@@ -77,7 +77,9 @@ impl Peers {
     /// Whether it looks like a health checker: connections, but never payload.
     #[must_use]
     pub fn is_suspected_checker(&self, address: IpAddr) -> bool {
-        self.each.get(&address).is_some_and(|peer| !peer.sent_payload && peer.empty_while_running >= SUSPICIOUS)
+        self.each
+            .get(&address)
+            .is_some_and(|peer| !peer.sent_payload && peer.empty_while_running >= SUSPICIOUS)
     }
 
     /// The peers, those with the most losses and connections first, and the sum of those beyond the

@@ -1,22 +1,29 @@
 //! One target: its containers, its ledger, its books, and what each event means to them.
 
-use std::{collections::HashMap, net::IpAddr, sync::Arc};
+use std::{
+    collections::{HashMap, VecDeque},
+    net::IpAddr,
+    sync::Arc,
+};
 
 use crate::{
     books::{Reading, Received, balance},
     connection::{Connection, Moment},
+    event::{
+        Exit, ExitStatus, Gone, Mono, Oom, ResetReceived, ResetSent, Signal, StateChange, TcpState, Tuple,
+    },
     findings::{Case, Exhibits, Finding, Suspect, find},
-    event::{Exit, ExitStatus, Gone, Mono, Oom, ResetReceived, ResetSent, Signal, StateChange, TcpState, Tuple},
-    input::{NewContainer, NewTarget, Network},
+    input::{Network, NewContainer, NewTarget},
     jiffies::Jiffies,
-    ledger::{Ledger, Newcomer, Told},
+    ledger::{Ledger, Newcomer, SETTLE, Told},
     lifecycle::{Lifecycle, PhaseStart, Source},
     output::{
         Body, ConnectionEnd, ConnectionEvent, Container as ContainerName, ExitEvent, Network as NetworkEvent,
         PhaseEvent, Process, ResetEvent, SignalEvent, SignalName, Status, Subject,
     },
     verdict::{
-        Connections, ContainerSummary, Evidence, Gap, PhaseSummary, TrafficSummary, Verdict, decide, list_losses, list_peers, totals,
+        Connections, ContainerSummary, Evidence, Gap, PhaseSummary, TrafficSummary, Verdict, decide,
+        list_losses, list_peers, totals,
     },
     words::{Direction, Hop, Judgement, Origin, Phase, Role},
 };
@@ -60,6 +67,8 @@ pub struct Target {
     last: Option<Reading>,
     decoded: u64,
     exhibits: Exhibits,
+    /// Resets to SYNs, until it is known whether the kubelet sent them.
+    refused: VecDeque<(Mono, ResetSent, Moment)>,
     /// Number of the first line about it.
     pub first_seq: Option<u64>,
 }
@@ -85,6 +94,7 @@ impl Target {
             last: None,
             decoded: 0,
             exhibits: Exhibits::default(),
+            refused: VecDeque::new(),
             first_seq: None,
         }
     }
@@ -167,7 +177,9 @@ impl Target {
         emit(
             time,
             Body::Exit(ExitEvent {
-                container: container.and_then(|index| self.containers.get(index as usize)).map(Container::named),
+                container: container
+                    .and_then(|index| self.containers.get(index as usize))
+                    .map(Container::named),
                 process: process(exit.task.pid, exit.task.comm),
                 init: exit.init_of.is_some(),
                 status: status(exit.status),
@@ -221,30 +233,53 @@ impl Target {
             return;
         }
         let moment = self.moment(container);
+        let origin = self.origin(&change.tuple);
         let newcomer = |change: &StateChange| Newcomer {
             role: role(change, &self.listeners),
-            origin: origin(&self.checkers, change.tuple.peer_ip()),
+            origin,
             hop: hop(&self.addresses, &change.tuple),
             one_way: self.one_way.contains(&change.tuple.local_port),
         };
         let last_receive = jiffies.time_of(time, change.socket.jiffies, change.socket.last_receive);
-        let mut teller = Teller { containers: &self.containers, exhibits: &mut self.exhibits, now: time, emit };
+        let mut teller =
+            Teller { containers: &self.containers, exhibits: &mut self.exhibits, now: time, emit };
         self.ledger.change(time, change, moment, last_receive, newcomer, &mut |connection, told| {
             teller.tell(connection, told);
         });
+    }
+
+    /// The kubelet made a connection, as the pod sees it.
+    pub fn probe(&mut self, time: Mono, tuple: Tuple) {
+        self.ledger.probe(time, tuple);
     }
 
     /// A reset was sent.
     pub fn reset_sent(&mut self, time: Mono, reset: &ResetSent, rules: &Rules, emit: &mut Emit<'_>) {
         let container = self.container_of(reset.socket.cgroup, reset.tuple.local_port);
         let moment = self.moment(container);
+        if reset.segment.is_some_and(|segment| segment.is_syn()) {
+            self.refused.push_back((time, *reset, moment));
+        } else {
+            self.judge_reset(time, reset, moment, rules, emit);
+        }
+    }
+
+    fn judge_reset(
+        &mut self,
+        time: Mono,
+        reset: &ResetSent,
+        moment: Moment,
+        rules: &Rules,
+        emit: &mut Emit<'_>,
+    ) {
         let stranger = Newcomer {
             role: Role::Server,
-            origin: origin(&self.checkers, reset.tuple.peer_ip()),
+            origin: self.origin(&reset.tuple),
             hop: hop(&self.addresses, &reset.tuple),
             one_way: false,
         };
-        let mut teller = Teller { containers: &self.containers, exhibits: &mut self.exhibits, now: time, emit };
+        let mut teller =
+            Teller { containers: &self.containers, exhibits: &mut self.exhibits, now: time, emit };
         let meaning = self.ledger.reset_sent(time, reset, moment, stranger, &mut |connection, told| {
             teller.tell(connection, told);
         });
@@ -290,8 +325,25 @@ impl Target {
         emit(time, Body::Reset(body));
     }
 
+    fn origin(&self, tuple: &Tuple) -> Origin {
+        if self.ledger.is_probe(tuple) {
+            Origin::KubeletProbe
+        } else if self.checkers.iter().any(|network| network.contains(tuple.peer_ip())) {
+            Origin::Checker
+        } else {
+            Origin::Peer
+        }
+    }
+
+    fn judge_refused(&mut self, until: Mono, rules: &Rules, emit: &mut Emit<'_>) {
+        while let Some((time, reset, moment)) = self.refused.pop_front_if(|(time, ..)| *time <= until) {
+            self.judge_reset(time, &reset, moment, rules, emit);
+        }
+    }
+
     /// Judges what has settled.
-    pub fn tick(&mut self, now: Mono, emit: &mut Emit<'_>) {
+    pub fn tick(&mut self, now: Mono, rules: &Rules, emit: &mut Emit<'_>) {
+        self.judge_refused(now.saturating_sub(SETTLE), rules, emit);
         let mut teller = Teller { containers: &self.containers, exhibits: &mut self.exhibits, now, emit };
         self.ledger.tick(now, &mut |connection, told| teller.tell(connection, told));
     }
@@ -321,7 +373,8 @@ impl Target {
     }
 
     /// Judges all that is left, and decides.
-    pub fn finish(&mut self, now: Mono, interface_gone: bool, emit: &mut Emit<'_>) {
+    pub fn finish(&mut self, now: Mono, interface_gone: bool, rules: &Rules, emit: &mut Emit<'_>) {
+        self.judge_refused(Mono::MAX, rules, emit);
         let mut teller = Teller { containers: &self.containers, exhibits: &mut self.exhibits, now, emit };
         self.ledger.finish(now, interface_gone, &mut |connection, told| teller.tell(connection, told));
     }
@@ -404,13 +457,15 @@ impl Target {
 
     /// The exit of the last container to exit, if all did.
     fn exited_at(&self) -> Option<Mono> {
-        let mut exits = self.containers.iter().map(|container| container.lifecycle.exit().map(|(time, _)| time));
+        let mut exits =
+            self.containers.iter().map(|container| container.lifecycle.exit().map(|(time, _)| time));
         exits.try_fold(0, |latest, exit| Some(latest.max(exit?))).filter(|_| !self.containers.is_empty())
     }
 
     fn traffic(&self) -> TrafficSummary {
         let traffic = self.ledger.traffic();
-        let quiet = |exit: Mono| traffic.last_arrival().map(|arrival| exit.cast_signed() - arrival.cast_signed());
+        let quiet =
+            |exit: Mono| traffic.last_arrival().map(|arrival| exit.cast_signed() - arrival.cast_signed());
         TrafficSummary {
             last_connection_mono_ns: traffic.last_connection,
             last_data_mono_ns: traffic.last_data,
@@ -468,7 +523,9 @@ fn process(pid: u32, comm: crate::event::Comm) -> Process {
 fn status(status: ExitStatus) -> Status {
     match status {
         ExitStatus::Code(code) => Status { exit_code: Some(code), killed_by: None },
-        ExitStatus::Signal(signal) => Status { exit_code: None, killed_by: Some(SignalName::new(signal.into())) },
+        ExitStatus::Signal(signal) => {
+            Status { exit_code: None, killed_by: Some(SignalName::new(signal.into())) }
+        }
     }
 }
 
@@ -479,10 +536,6 @@ fn role(change: &StateChange, listeners: &HashMap<u16, u32>) -> Role {
         _ if listeners.contains_key(&change.tuple.local_port) => Role::Server,
         _ => Role::Unknown,
     }
-}
-
-fn origin(checkers: &[Network], peer: IpAddr) -> Origin {
-    if checkers.iter().any(|network| network.contains(peer)) { Origin::Checker } else { Origin::Peer }
 }
 
 fn hop(addresses: &[IpAddr], tuple: &Tuple) -> Hop {

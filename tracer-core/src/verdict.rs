@@ -11,8 +11,8 @@ use crate::{
     findings::Finding,
     ledger::{Census, Ledger, LossKey},
     lifecycle::Source,
-    peers::Peer,
     output::{Endpoint, SignalName, Status},
+    peers::Peer,
     words::{Cause, Confidence, Ending, Phase, Result},
 };
 
@@ -212,7 +212,12 @@ impl std::fmt::Display for Gap {
 
 /// Decides.
 #[must_use]
-pub fn decide(ledger: &Ledger, gaps: &[Gap], quiet_ns: Option<i64>, required_quiet: Mono) -> (Result, Vec<String>) {
+pub fn decide(
+    ledger: &Ledger,
+    gaps: &[Gap],
+    quiet_ns: Option<i64>,
+    required_quiet: Mono,
+) -> (Result, Vec<String>) {
     let (lost, doubts) = totals(ledger);
     let had_traffic = ledger.census().from_peers > 0 || !ledger.losses().is_empty();
     let gap_reasons = || gaps.iter().map(ToString::to_string).collect::<Vec<_>>();
@@ -231,7 +236,8 @@ pub fn decide(ledger: &Ledger, gaps: &[Gap], quiet_ns: Option<i64>, required_qui
         reasons.extend(doubtful);
         (Result::Drained, reasons)
     } else {
-        let mut reasons = vec![quiet_reason(quiet_ns), "nothing was lost, but traffic had not stopped".to_owned()];
+        let mut reasons =
+            vec![quiet_reason(quiet_ns), "nothing was lost, but traffic had not stopped".to_owned()];
         reasons.extend(doubtful);
         (Result::Late, reasons)
     }
@@ -240,7 +246,9 @@ pub fn decide(ledger: &Ledger, gaps: &[Gap], quiet_ns: Option<i64>, required_qui
 fn quiet_reason(quiet_ns: Option<i64>) -> String {
     let seconds = |ns: i64| ns as f64 / 1e9;
     match quiet_ns {
-        Some(quiet) if quiet >= 0 => format!("the last traffic arrived {:.3} s before the exit", seconds(quiet)),
+        Some(quiet) if quiet >= 0 => {
+            format!("the last traffic arrived {:.3} s before the exit", seconds(quiet))
+        }
         Some(quiet) => format!("traffic arrived until {:.3} s after the exit", seconds(-quiet)),
         None => "no traffic arrived while it was traced".to_owned(),
     }
