@@ -212,9 +212,7 @@ impl Ledger {
             self.peers.ended(peer, connection.carried_payload(), connection.moment_of_end().phase);
         }
         let tuple = connection.tuple;
-        if let Some((_, Ended::Settling(earlier))) = self.ended.remove(&tuple) {
-            self.judge(&earlier, tell);
-        }
+        self.settle_earlier(&tuple, tell);
         if connection.reset_sent.is_some() || connection.reset_received {
             let judged = self.judge(&connection, tell);
             self.ended.insert(tuple, (time, judged));
@@ -222,6 +220,13 @@ impl Ledger {
         } else {
             self.ended.insert(tuple, (time, Ended::Settling(Box::new(connection))));
             self.to_settle.push_back((time, tuple));
+        }
+    }
+
+    /// A client's port is used again: what ended on the same addresses before is judged now.
+    fn settle_earlier(&mut self, tuple: &Tuple, tell: &mut impl FnMut(&Connection, Told)) {
+        if let Some((_, Ended::Settling(earlier))) = self.ended.remove(tuple) {
+            self.judge(&earlier, tell);
         }
     }
 
@@ -316,6 +321,7 @@ impl Ledger {
             self.ended.insert(reset.tuple, (ended_at, judged));
             return meaning;
         }
+        self.settle_earlier(&reset.tuple, tell);
         self.reset_to_stranger(time, reset, moment, stranger)
     }
 

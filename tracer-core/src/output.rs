@@ -479,7 +479,7 @@ mod tests {
     #[test]
     fn wall_time_has_nine_digits_and_reads_back() {
         let time = Timestamp(1_795_248_106_309_448_160);
-        assert_eq!(time.to_string(), "2026-11-21T09:21:46.309448160Z");
+        assert_eq!(time.to_string(), "2026-11-21T08:01:46.309448160Z");
         let json = serde_json::to_string(&time).unwrap();
         assert_eq!(serde_json::from_str::<Timestamp>(&json).unwrap(), time);
     }
