@@ -1,11 +1,12 @@
 //! All that is known of one target's connections: the live ones, those that ended a while ago, and
 //! what their endings add up to.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{HashMap, VecDeque};
 
 use crate::{
     connection::{Connection, Moment, after_close, worse},
     event::{Mono, ResetReceived, ResetSent, SocketKind, StateChange, TcpState, Tuple},
+    losses::{End, Losses},
     peers::Peers,
     words::{Confidence, Ending, Hop, Judgement, Origin, Role},
 };
@@ -17,33 +18,6 @@ pub const SETTLE: Mono = 20_000_000;
 const REMEMBER: Mono = 60_000_000_000;
 /// Closed connections remembered at most; beyond, the oldest are forgotten first.
 const MAX_REMEMBERED: usize = 1 << 16;
-/// Losses kept one by one, as evidence; beyond, they are only counted.
-const MAX_EVIDENCE: usize = 1000;
-
-/// What losses are counted by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct LossKey {
-    /// How the connection ended.
-    pub ending: Ending,
-    /// Where the container was.
-    pub moment: Moment,
-    /// How sure it is.
-    pub confidence: Confidence,
-}
-
-/// One loss, as evidence.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Loss {
-    /// When.
-    pub time: Mono,
-    /// Whose connection.
-    pub tuple: Tuple,
-    /// How far it went.
-    pub hop: Hop,
-    /// What it counts as.
-    pub key: LossKey,
-}
-
 /// A connection that was opened, found or closed, as told to the world.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Told {
@@ -113,9 +87,7 @@ pub struct Ledger {
     /// Ends in order of time, to judge and then to forget.
     to_settle: VecDeque<(Mono, Tuple)>,
     to_forget: VecDeque<(Mono, Tuple)>,
-    losses: BTreeMap<LossKey, u64>,
-    evidence: Vec<Loss>,
-    endings: BTreeMap<Ending, u64>,
+    losses: Losses,
     census: Census,
     traffic: Traffic,
     peers: Peers,
@@ -242,9 +214,8 @@ impl Ledger {
         tell: &mut impl FnMut(&Connection, Told),
     ) -> Ended {
         let moment = connection.moment_of_end();
-        *self.endings.entry(judgement.ending).or_default() += 1;
         let time = connection.close.map_or_else(|| connection.opened.unwrap_or_default(), |close| close.time);
-        self.count_loss(time, connection.tuple, connection.hop, moment, judgement);
+        self.count(&End { time, tuple: connection.tuple, hop: connection.hop, moment, judgement });
         tell(connection, Told::Closed(judgement));
         Ended::Judged {
             judgement,
@@ -252,31 +223,6 @@ impl Ledger {
             role: connection.role,
             origin: connection.origin,
             hop: connection.hop,
-        }
-    }
-
-    fn count_loss(&mut self, time: Mono, tuple: Tuple, hop: Hop, moment: Moment, judgement: Judgement) {
-        let Some(confidence) = judgement.confidence else { return };
-        let key = LossKey { ending: judgement.ending, moment, confidence };
-        *self.losses.entry(key).or_default() += 1;
-        self.peers.lost(tuple.peer_ip(), confidence, 1);
-        if self.evidence.len() < MAX_EVIDENCE {
-            self.evidence.push(Loss { time, tuple, hop, key });
-        }
-    }
-
-    fn uncount_loss(&mut self, tuple: Tuple, moment: Moment, judgement: Judgement) {
-        let Some(confidence) = judgement.confidence else { return };
-        let key = LossKey { ending: judgement.ending, moment, confidence };
-        self.peers.lost(tuple.peer_ip(), confidence, -1);
-        if let Some(count) = self.losses.get_mut(&key) {
-            *count -= 1;
-            if *count == 0 {
-                self.losses.remove(&key);
-            }
-        }
-        if let Some(at) = self.evidence.iter().rposition(|loss| loss.tuple == tuple && loss.key == key) {
-            self.evidence.remove(at);
         }
     }
 
@@ -351,11 +297,10 @@ impl Ledger {
                 let result = worse(judgement, later);
                 let mut at = moment;
                 if result != judgement {
-                    // Several resets on one connection are one loss.
-                    self.uncount_loss(reset.tuple, moment, judgement);
-                    self.recount_ending(judgement.ending, result.ending);
+                    let end = End { time, tuple: reset.tuple, hop, moment, judgement };
+                    self.take_back(&end);
                     at = now;
-                    self.count_loss(time, reset.tuple, hop, at, result);
+                    self.count(&End { moment: at, judgement: result, ..end });
                 }
                 let judged = Ended::Judged { judgement: result, moment: at, role, origin, hop };
                 (judged, ResetMeaning { judgement: Some(result), moment: now, role, origin })
@@ -363,11 +308,22 @@ impl Ledger {
         }
     }
 
-    fn recount_ending(&mut self, from: Ending, to: Ending) {
-        if let Some(count) = self.endings.get_mut(&from) {
-            *count = count.saturating_sub(1);
+    /// Counts an ending, for all and for its peer.
+    fn count(&mut self, end: &End) {
+        self.losses.add(end);
+        self.count_for_peer(end, 1);
+    }
+
+    /// Takes an ending back: several resets on one connection are one loss.
+    fn take_back(&mut self, end: &End) {
+        self.losses.take_back(end);
+        self.count_for_peer(end, -1);
+    }
+
+    fn count_for_peer(&mut self, end: &End, change: i64) {
+        if let Some(confidence) = end.judgement.confidence {
+            self.peers.lost(end.tuple.peer_ip(), confidence, change);
         }
-        *self.endings.entry(to).or_default() += 1;
     }
 
     /// A reset to a segment of no connection that is known: to a SYN, or to the end of a handshake.
@@ -392,8 +348,7 @@ impl Ledger {
         if origin == Origin::Peer {
             self.peers.connected(reset.tuple.peer_ip(), time, moment.phase);
         }
-        *self.endings.entry(ending).or_default() += 1;
-        self.count_loss(time, reset.tuple, stranger.hop, moment, judgement);
+        self.count(&End { time, tuple: reset.tuple, hop: stranger.hop, moment, judgement });
         if origin == Origin::Peer && stranger.hop == Hop::External {
             self.traffic.last_connection = self.traffic.last_connection.max(Some(time));
         }
@@ -482,28 +437,15 @@ impl Ledger {
         &self.peers
     }
 
-    /// Counts losses without connections: the kernel dropped them before there was one.
-    pub fn count_dropped(&mut self, moment: Moment, count: u64) {
-        let key = LossKey { ending: Ending::Dropped, moment, confidence: Confidence::Likely };
-        *self.losses.entry(key).or_default() += count;
+    /// Counts losses that only the kernel's counters tell, see [`Losses::add_untold`].
+    pub fn count_untold(&mut self, ending: Ending, moment: Moment, count: u64) {
+        self.losses.add_untold(ending, moment, count);
     }
 
-    /// Losses by what they are counted by.
+    /// Endings and losses.
     #[must_use]
-    pub fn losses(&self) -> &BTreeMap<LossKey, u64> {
+    pub fn losses(&self) -> &Losses {
         &self.losses
-    }
-
-    /// The first losses one by one.
-    #[must_use]
-    pub fn evidence(&self) -> &[Loss] {
-        &self.evidence
-    }
-
-    /// Endings in numbers.
-    #[must_use]
-    pub fn endings(&self) -> &BTreeMap<Ending, u64> {
-        &self.endings
     }
 }
 

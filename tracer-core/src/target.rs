@@ -6,11 +6,14 @@ use std::{
     sync::Arc,
 };
 
+use tracer_common::Counters;
+
 use crate::{
     books::{Reading, Received, balance},
     connection::{Connection, Moment},
     event::{
-        Exit, ExitStatus, Gone, Mono, Oom, ResetReceived, ResetSent, Signal, StateChange, TcpState, Tuple,
+        Exit, ExitStatus, Gone, Mono, Oom, ResetReceived, ResetSent, SegmentClass, Signal, SocketKind,
+        StateChange, TcpState, Tuple,
     },
     findings::{Case, Exhibits, Finding, Suspect, find},
     input::{Network, NewContainer, NewTarget},
@@ -23,9 +26,9 @@ use crate::{
     },
     verdict::{
         Connections, ContainerSummary, Evidence, Gap, PhaseSummary, TrafficSummary, Verdict, decide,
-        list_losses, list_peers, totals,
+        list_losses, list_peers,
     },
-    words::{Direction, Hop, Judgement, Origin, Phase, Role},
+    words::{Direction, Ending, Hop, Judgement, Origin, Phase, Role},
 };
 
 /// What the whole run has in common.
@@ -66,6 +69,8 @@ pub struct Target {
     first: Option<Reading>,
     last: Option<Reading>,
     decoded: u64,
+    /// Resets that records told since the last reading, counted as the kernel programs count.
+    told: Counters,
     exhibits: Exhibits,
     /// Resets to SYNs, until it is known whether the kubelet sent them.
     refused: VecDeque<(Mono, ResetSent, Moment)>,
@@ -93,6 +98,7 @@ impl Target {
             first: None,
             last: None,
             decoded: 0,
+            told: Counters::default(),
             exhibits: Exhibits::default(),
             refused: VecDeque::new(),
             first_seq: None,
@@ -115,10 +121,43 @@ impl Target {
         self.tell_phase(index, running, emit);
     }
 
-    /// The books' two sides.
+    /// The books' two sides, read when all records counted by then had been taken. What the kernel
+    /// counted since the reading before, but no record told, is counted as lost where it would be a
+    /// loss: a verdict must not get better because records were lost.
     pub fn read_counters(&mut self, reading: Reading) {
+        if let Some(before) = self.last.replace(reading) {
+            self.count_untold(&before, &reading);
+        }
         self.first.get_or_insert(reading);
-        self.last = Some(reading);
+    }
+
+    fn count_untold(&mut self, before: &Reading, now: &Reading) {
+        let moment = self.moment(0);
+        if let (Some(before), Some(now)) = (&before.totals, &now.totals) {
+            let dropped = now.listen_drops.saturating_sub(before.listen_drops);
+            self.ledger.count_untold(Ending::Dropped, moment, dropped);
+        }
+        let counted = now.counters.since(before.counters);
+        let told = std::mem::take(&mut self.told);
+        if counted.records_lost.iter().sum::<u64>() == 0 {
+            return;
+        }
+        for (ending, counted, told) in [
+            (Ending::Refused, counted.resets_to_syn, told.resets_to_syn),
+            (Ending::LateData, counted.resets_to_data, told.resets_to_data),
+            (Ending::ResetUnread, counted.resets_of_unread, told.resets_of_unread),
+        ] {
+            self.ledger.count_untold(ending, moment, counted.saturating_sub(told));
+        }
+    }
+
+    /// Counts a reset as the kernel programs do.
+    fn count_told(&mut self, reset: &ResetSent) {
+        let class = reset.segment.map(|segment| segment.class);
+        let unread = reset.socket_kind == SocketKind::Full && class.is_none();
+        self.told.resets_to_syn += u64::from(reset.segment.is_some_and(|segment| segment.is_syn()));
+        self.told.resets_to_data += u64::from(class == Some(SegmentClass::Data));
+        self.told.resets_of_unread += u64::from(unread && (reset.socket.unread > 0 || reset.socket.orphan));
     }
 
     /// A record of it was decoded.
@@ -257,6 +296,7 @@ impl Target {
     pub fn reset_sent(&mut self, time: Mono, reset: &ResetSent, rules: &Rules, emit: &mut Emit<'_>) {
         let container = self.container_of(reset.socket.cgroup, reset.tuple.local_port);
         let moment = self.moment(container);
+        self.count_told(reset);
         if reset.segment.is_some_and(|segment| segment.is_syn()) {
             self.refused.push_back((time, *reset, moment));
         } else {
@@ -386,7 +426,7 @@ impl Target {
         let gaps = self.gaps(&books);
         let traffic = self.traffic();
         let (result, reasons) = decide(&self.ledger, &gaps, traffic.quiet_ns, rules.quiet);
-        let (lost, doubts) = totals(&self.ledger);
+        let (lost, doubts) = self.ledger.losses().totals();
         Verdict {
             result,
             reasons,
@@ -476,7 +516,7 @@ impl Target {
     /// Whether a verdict would be `cut`.
     #[must_use]
     pub fn is_cut(&self) -> bool {
-        totals(&self.ledger).0 > 0
+        self.ledger.losses().totals().0 > 0
     }
 }
 

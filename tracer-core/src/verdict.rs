@@ -9,8 +9,9 @@ use crate::{
     books::Book,
     event::Mono,
     findings::Finding,
-    ledger::{Census, Ledger, LossKey},
+    ledger::{Census, Ledger},
     lifecycle::Source,
+    losses::LossKey,
     output::{Endpoint, SignalName, Status},
     peers::Peer,
     words::{Cause, Confidence, Ending, Phase, Result},
@@ -218,8 +219,8 @@ pub fn decide(
     quiet_ns: Option<i64>,
     required_quiet: Mono,
 ) -> (Result, Vec<String>) {
-    let (lost, doubts) = totals(ledger);
-    let had_traffic = ledger.census().from_peers > 0 || !ledger.losses().is_empty();
+    let (lost, doubts) = ledger.losses().totals();
+    let had_traffic = ledger.census().from_peers > 0 || !ledger.losses().counts().is_empty();
     let gap_reasons = || gaps.iter().map(ToString::to_string).collect::<Vec<_>>();
     let doubtful = (doubts > 0).then(|| format!("{doubts} endings cannot be told from a loss"));
     if lost > 0 {
@@ -258,18 +259,10 @@ fn plural<'a>(count: u64, one: &'a str, many: &'a str) -> &'a str {
     if count == 1 { one } else { many }
 }
 
-/// Certain and likely losses, and possible ones.
-#[must_use]
-pub fn totals(ledger: &Ledger) -> (u64, u64) {
-    ledger.losses().iter().fold((0, 0), |(lost, doubts), (key, count)| {
-        if key.confidence == Confidence::Possible { (lost, doubts + count) } else { (lost + count, doubts) }
-    })
-}
-
 /// Losses as a verdict lists them: the surest first.
 #[must_use]
 pub fn list_losses(ledger: &Ledger, name: impl Fn(u32) -> Arc<str>) -> Vec<LossCount> {
-    let mut losses: Vec<(&LossKey, &u64)> = ledger.losses().iter().collect();
+    let mut losses: Vec<(&LossKey, &u64)> = ledger.losses().counts().iter().collect();
     losses.sort_by_key(|(key, count)| (std::cmp::Reverse((key.confidence, **count)), **key));
     losses
         .into_iter()
@@ -281,6 +274,7 @@ pub fn list_losses(ledger: &Ledger, name: impl Fn(u32) -> Arc<str>) -> Vec<LossC
             confidence: key.confidence,
             count: *count,
             peers: ledger
+                .losses()
                 .evidence()
                 .iter()
                 .filter(|loss| loss.key == *key)

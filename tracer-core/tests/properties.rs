@@ -5,7 +5,8 @@ use std::{collections::HashMap, sync::Arc};
 use bytes::Bytes;
 use proptest::prelude::*;
 use tracer_common::{
-    ExitRecord, GoneRecord, Header, Kind, Pod, ResetRecord, Segment, SignalRecord, Socket, StateRecord, Task, Tuple,
+    ExitRecord, GoneRecord, Header, Kind, Pod, ResetRecord, Segment, SignalRecord, Socket, StateRecord, Task,
+    Tuple,
 };
 use tracer_core::{
     Tracer,
@@ -23,18 +24,39 @@ const TARGET: u32 = 1;
 /// One record, in terms of a few sockets and states, so that sequences meet often.
 #[derive(Clone, Debug)]
 enum Act {
-    State { socket: u8, old: u8, new: u8, received: u64, unread: u32, unacked: u32, orphan: bool, exiting: bool },
-    ResetSent { socket: u8, kind: u8, segment: Option<(u8, u8, u32)> },
-    ResetReceived { socket: u8 },
-    Signal { signal: u32 },
-    Exit { status: u32 },
+    State {
+        socket: u8,
+        old: u8,
+        new: u8,
+        received: u64,
+        unread: u32,
+        unacked: u32,
+        orphan: bool,
+        exiting: bool,
+    },
+    ResetSent {
+        socket: u8,
+        kind: u8,
+        segment: Option<(u8, u8, u32)>,
+    },
+    ResetReceived {
+        socket: u8,
+    },
+    Signal {
+        signal: u32,
+    },
+    Exit {
+        status: u32,
+    },
     Gone,
-    Wait { ms: u64 },
+    Wait {
+        ms: u64,
+    },
 }
 
 fn act() -> impl Strategy<Value = Act> {
-    let state = (0..6u8, 1..13u8, 1..13u8, 0..200u64, 0..3u32, 0..3u32, any::<bool>(), any::<bool>()).prop_map(
-        |(socket, old, new, received, unread, unacked, orphan, exiting)| Act::State {
+    let state = (0..6u8, 1..13u8, 1..13u8, 0..200u64, 0..3u32, 0..3u32, any::<bool>(), any::<bool>())
+        .prop_map(|(socket, old, new, received, unread, unacked, orphan, exiting)| Act::State {
             socket,
             old,
             new,
@@ -43,9 +65,12 @@ fn act() -> impl Strategy<Value = Act> {
             unacked,
             orphan,
             exiting,
-        },
-    );
-    let reset = (0..6u8, 0..4u8, proptest::option::of((prop_oneof![Just(2u8), Just(16), Just(24)], 0..5u8, 0..100u32)))
+        });
+    let reset = (
+        0..6u8,
+        0..4u8,
+        proptest::option::of((prop_oneof![Just(2u8), Just(16), Just(24)], 0..5u8, 0..100u32)),
+    )
         .prop_map(|(socket, kind, segment)| Act::ResetSent { socket, kind, segment });
     prop_oneof![
         6 => state,
@@ -61,7 +86,8 @@ fn act() -> impl Strategy<Value = Act> {
 
 /// Changes that kernels really make.
 fn life() -> impl Strategy<Value = Act> {
-    let changes = [(10, 3), (3, 1), (1, 4), (4, 5), (5, 7), (1, 8), (8, 9), (9, 7), (1, 7), (8, 7), (7, 2), (2, 1)];
+    let changes =
+        [(10, 3), (3, 1), (1, 4), (4, 5), (5, 7), (1, 8), (8, 9), (9, 7), (1, 7), (8, 7), (7, 2), (2, 1)];
     (0..6u8, proptest::sample::select(changes.to_vec()), 0..200u64, any::<bool>()).prop_map(
         |(socket, (old, new), received, exiting)| Act::State {
             socket,
@@ -135,9 +161,9 @@ fn record(act: &Act, time_ns: u64) -> Option<Bytes> {
         Act::Signal { signal } => {
             bytes(SignalRecord { header: header(Kind::SIGNAL), signal, ..SignalRecord::default() }.as_bytes())
         }
-        Act::Exit { status } => {
-            bytes(ExitRecord { header: header(Kind::EXIT), status, is_init: 1, ..ExitRecord::default() }.as_bytes())
-        }
+        Act::Exit { status } => bytes(
+            ExitRecord { header: header(Kind::EXIT), status, is_init: 1, ..ExitRecord::default() }.as_bytes(),
+        ),
         Act::Gone => bytes(GoneRecord { header: header(Kind::GONE), ..GoneRecord::default() }.as_bytes()),
         Act::Wait { .. } => None,
     }
@@ -158,8 +184,15 @@ fn tracer() -> (Tracer, Vec<Line>) {
         shared_network: false,
         late: false,
     };
-    let container =
-        NewContainer { target: TARGET, container: 0, name: "web".into(), pid: 7, pidns: Some(1), cgroup: None, time: 0 };
+    let container = NewContainer {
+        target: TARGET,
+        container: 0,
+        name: "web".into(),
+        pid: 7,
+        pidns: Some(1),
+        cgroup: None,
+        time: 0,
+    };
     for update in [InventoryUpdate::Target(Box::new(target)), InventoryUpdate::Container(container)] {
         tracer.step(Input::Inventory(update), &mut lines);
     }
