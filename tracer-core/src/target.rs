@@ -12,8 +12,8 @@ use crate::{
     books::{Reading, Received, balance},
     connection::{Connection, Moment},
     event::{
-        Exit, ExitStatus, Gone, Mono, Oom, ResetReceived, ResetSent, SegmentClass, Signal, SocketKind,
-        StateChange, TcpState, Tuple,
+        Comm, Exec, Exit, ExitStatus, Gone, Mono, Oom, ResetReceived, ResetSent, SegmentClass, Signal,
+        SocketKind, StateChange, Task, TcpState, Tuple,
     },
     findings::{Case, Exhibits, Finding, Suspect, find},
     input::{Network, NewContainer, NewTarget},
@@ -21,8 +21,8 @@ use crate::{
     ledger::{Ledger, Newcomer, SETTLE, Told},
     lifecycle::{Lifecycle, PhaseStart, Source},
     output::{
-        Body, ConnectionEnd, ConnectionEvent, Container as ContainerName, ExitEvent, Network as NetworkEvent,
-        PhaseEvent, Process, ResetEvent, SignalEvent, SignalName, Status, Subject,
+        Body, ConnectionEnd, ConnectionEvent, Container as ContainerName, ExitEvent, HookRunEvent,
+        Network as NetworkEvent, PhaseEvent, Process, ResetEvent, SignalEvent, SignalName, Status, Subject,
     },
     verdict::{
         Connections, ContainerSummary, Evidence, Gap, PhaseSummary, TrafficSummary, Verdict, decide,
@@ -30,6 +30,18 @@ use crate::{
     },
     words::{Direction, Ending, Hop, Judgement, Origin, Phase, Role},
 };
+
+/// Processes from outside that are followed at the same time.
+const MAX_GUESTS: usize = 256;
+
+/// A process that entered a container from outside.
+#[derive(Clone, Copy, Debug)]
+struct Guest {
+    container: u32,
+    time: Mono,
+    phase: Phase,
+    comm: Comm,
+}
 
 /// What the whole run has in common.
 #[derive(Clone, Debug)]
@@ -48,8 +60,9 @@ struct Container {
     pidns: Option<u32>,
     cgroup: Option<u64>,
     lifecycle: Lifecycle,
-    /// The last process exit seen in it: by then its sockets are not all closed.
     gone: bool,
+    /// Processes that entered it since its termination began, and ended.
+    hooks: Vec<HookRunEvent>,
 }
 
 /// See the module. Bodies of events go to `out` with their times.
@@ -69,6 +82,8 @@ pub struct Target {
     first: Option<Reading>,
     last: Option<Reading>,
     decoded: u64,
+    /// Processes that entered a container from outside and are still there, by process id.
+    guests: HashMap<u32, Guest>,
     /// Resets that records told since the last reading, counted as the kernel programs count.
     told: Counters,
     exhibits: Exhibits,
@@ -98,6 +113,7 @@ impl Target {
             first: None,
             last: None,
             decoded: 0,
+            guests: HashMap::new(),
             told: Counters::default(),
             exhibits: Exhibits::default(),
             refused: VecDeque::new(),
@@ -116,6 +132,7 @@ impl Target {
             cgroup: new.cgroup,
             lifecycle,
             gone: false,
+            hooks: Vec::new(),
         });
         let index = (self.containers.len() - 1) as u32;
         self.tell_phase(index, running, emit);
@@ -204,8 +221,46 @@ impl Target {
         self.tell_phase(oom.container, start, emit);
     }
 
+    /// A process runs a new program. One whose parent is outside its container has entered it.
+    pub fn exec(&mut self, time: Mono, exec: &Exec) {
+        let entered = self.containers.iter().position(|container| {
+            container.holds(&exec.task) && !container.holds(&exec.parent) && container.pid != exec.task.pid
+        });
+        if let Some(container) = entered
+            && self.guests.len() < MAX_GUESTS
+        {
+            let moment = self.moment(container as u32);
+            let comm = exec.task.comm;
+            self.guests.entry(exec.task.pid).or_insert(Guest {
+                container: container as u32,
+                time,
+                phase: moment.phase,
+                comm,
+            });
+        }
+    }
+
+    fn guest_left(&mut self, time: Mono, exit: &Exit, emit: &mut Emit<'_>) {
+        let Some(guest) = self.guests.remove(&exit.task.pid) else { return };
+        let run = HookRunEvent {
+            container: named(&self.containers, guest.container),
+            phase: guest.phase,
+            process: process(exit.task.pid, guest.comm),
+            started_mono_ns: guest.time,
+            ended_mono_ns: time,
+            status: status(exit.status),
+        };
+        if guest.phase != Phase::Running
+            && let Some(container) = self.containers.get_mut(guest.container as usize)
+        {
+            container.hooks.push(run.clone());
+        }
+        emit(time, Body::HookRun(run));
+    }
+
     /// A process exited.
     pub fn exit(&mut self, time: Mono, exit: &Exit, emit: &mut Emit<'_>) {
+        self.guest_left(time, exit, emit);
         let container = exit.init_of.or_else(|| self.container_of_cgroup(exit.task.cgroup));
         if let Some(index) = exit.init_of
             && let Some(container) = self.containers.get_mut(index as usize)
@@ -532,12 +587,22 @@ impl Container {
             || self.cgroup.is_some_and(|cgroup| cgroup == signal.sender.cgroup)
     }
 
+    /// Whether a task is in it: by its pid namespace, else by its cgroup.
+    fn holds(&self, task: &Task) -> bool {
+        match (self.pidns, self.cgroup) {
+            (Some(pidns), _) => task.pidns == pidns,
+            (None, Some(cgroup)) => task.cgroup == cgroup,
+            (None, None) => false,
+        }
+    }
+
     fn summary(&self) -> ContainerSummary {
         ContainerSummary {
             name: self.name.clone(),
             phases: self.lifecycle.starts().iter().map(phase_summary).collect(),
             status: self.lifecycle.exit().map(|(_, exit)| status(exit)),
             cause: self.lifecycle.cause(),
+            hooks: self.hooks.clone(),
         }
     }
 }
@@ -556,7 +621,7 @@ fn named(containers: &[Container], index: u32) -> ContainerName {
     containers.get(index as usize).map_or_else(|| ContainerName { name: "".into() }, Container::named)
 }
 
-fn process(pid: u32, comm: crate::event::Comm) -> Process {
+fn process(pid: u32, comm: Comm) -> Process {
     Process { pid, command: comm.to_string() }
 }
 

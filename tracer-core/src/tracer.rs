@@ -139,6 +139,7 @@ impl Tracer {
             EventKind::ResetSent(reset) => target.reset_sent(time, reset, rules, emit),
             EventKind::ResetReceived(reset) => target.reset_received(time, reset, emit),
             EventKind::Signal(signal) => target.signal(time, signal, emit),
+            EventKind::Exec(exec) => target.exec(time, exec),
             EventKind::Exit(exit) => target.exit(time, exit, emit),
             EventKind::Gone(gone) => target.init_gone(time, gone, emit),
             EventKind::Oom(oom) => target.oom(time, oom, emit),

@@ -12,7 +12,7 @@ use crate::{
     ledger::{Census, Ledger},
     lifecycle::Source,
     losses::LossKey,
-    output::{Endpoint, SignalName, Status},
+    output::{Endpoint, HookRunEvent, SignalName, Status},
     peers::Peer,
     words::{Cause, Confidence, Ending, Phase, Result},
 };
@@ -141,6 +141,9 @@ pub struct ContainerSummary {
     /// What made it exit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cause: Option<Cause>,
+    /// Processes that entered it from outside since its termination began: preStop hooks.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hooks: Vec<HookRunEvent>,
 }
 
 /// When a container entered a phase.

@@ -10,7 +10,13 @@
 //!
 //! Everything between `Bytes` and `Line` is [`Tracer::step`].
 
-use std::{collections::{BTreeMap, BTreeSet}, future::Future, pin::pin, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    future::Future,
+    pin::pin,
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::{Context, Result};
 use bytes::Bytes;
@@ -98,12 +104,14 @@ impl Pipeline {
     /// # Errors
     /// If the kernel refuses, or lacks something: the message names the remedy.
     pub fn start(settings: Settings, output: Output) -> Result<Self> {
-        let facts = Facts::of_running_kernel().context("tracing needs the kernel's BTF; run `lastpacket check`")?;
+        let facts =
+            Facts::of_running_kernel().context("tracing needs the kernel's BTF; run `lastpacket check`")?;
         let (mut probes, records) = Probes::load(&facts, settings.load)?;
         if settings.load.kernel_log {
             crate::kernel::log::follow(probes.ebpf_mut())?;
         }
-        let reset_reasons = facts.reset_reasons.iter().map(|(value, name)| (*value, name.as_str().into())).collect();
+        let reset_reasons =
+            facts.reset_reasons.iter().map(|(value, name)| (*value, name.as_str().into())).collect();
         let quiet = u64::try_from(settings.quiet.as_nanos()).unwrap_or(u64::MAX);
         let identity = Identity { node: hostname()?, run_id: run_id()? };
         let tracer = Tracer::new(identity, Rules { quiet, reset_reasons }, clock::now());
@@ -145,7 +153,11 @@ impl Pipeline {
     ///
     /// # Errors
     /// If the scope table is full.
-    pub fn scope_keys(&mut self, identity: netns::Identity, shared: Option<&Cgroup>) -> Result<Vec<ScopeKey>> {
+    pub fn scope_keys(
+        &mut self,
+        identity: netns::Identity,
+        shared: Option<&Cgroup>,
+    ) -> Result<Vec<ScopeKey>> {
         let netns = ScopeKey::Netns(self.probes.netns_key(identity));
         let Some(cgroup) = shared else { return Ok(vec![netns]) };
         self.probes.scope(netns, ScopeEntry { target: NODE, mode: Mode::BY_CGROUP })?;
