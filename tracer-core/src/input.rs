@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use crate::{
     books::Reading,
-    event::{Mono, TargetId},
+    event::{Mono, TargetId, TcpState, Tuple},
     lifecycle::Source,
     output::Subject,
 };
@@ -123,6 +123,20 @@ pub enum InventoryUpdate {
     Target(Box<NewTarget>),
     /// A container of it.
     Container(NewContainer),
+    /// What existed in the target's network namespace when tracing began. Ports are told before the
+    /// target is in scope, connections after, when the records of what changed meanwhile were taken.
+    Existing {
+        /// Whose.
+        target: TargetId,
+        /// When.
+        time: Mono,
+        /// Ports that were listened on.
+        listening: Vec<u16>,
+        /// Connections.
+        connections: Vec<(Tuple, TcpState)>,
+        /// Number of UDP sockets.
+        udp_sockets: u64,
+    },
     /// Deletion of the target is known, or the preStop hook of a container starts.
     PreStop {
         /// Whose.

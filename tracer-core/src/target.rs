@@ -51,6 +51,7 @@ pub struct Target {
     first: Option<Reading>,
     last: Option<Reading>,
     decoded: u64,
+    udp_sockets: u64,
     /// Processes that entered a container from outside and are still there, by process id.
     guests: HashMap<u32, Guest>,
     /// Resets that records told since the last reading, counted as the kernel programs count.
@@ -82,6 +83,7 @@ impl Target {
             first: None,
             last: None,
             decoded: 0,
+            udp_sockets: 0,
             guests: HashMap::new(),
             told: Counters::default(),
             exhibits: Exhibits::default(),

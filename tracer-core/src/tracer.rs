@@ -158,6 +158,11 @@ impl Tracer {
             InventoryUpdate::Container(new) => {
                 self.with(new.target, out, |target, _, emit| target.add_container(new, emit));
             }
+            InventoryUpdate::Existing { target, time, listening, connections, udp_sockets } => {
+                self.with(target, out, |target, _, emit| {
+                    target.existing(time, &listening, &connections, udp_sockets, emit);
+                });
+            }
             InventoryUpdate::PreStop { target, container, time, source } => {
                 self.with(target, out, |target, _, emit| target.pre_stop(container, time, source, emit));
             }

@@ -37,6 +37,8 @@ pub struct Verdict {
     pub connections: Connections,
     /// When traffic stopped.
     pub traffic: TrafficSummary,
+    /// UDP sockets that were open when tracing began: what they carry is not judged.
+    pub udp_not_judged: u64,
     /// The containers and their ways out.
     pub containers: Vec<ContainerSummary>,
     /// Causes and remedies.

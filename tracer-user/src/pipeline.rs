@@ -34,7 +34,12 @@ use tracer_core::{
 
 use crate::{
     clock,
-    host::{cgroup::Cgroup, counters::TotalsReader, netns},
+    host::{
+        cgroup::Cgroup,
+        counters::TotalsReader,
+        netns,
+        sockets::{Connections, SocketDiag},
+    },
     kernel::{
         facts::{self, Facts},
         probes::{LoadOptions, Probes, ScopeKey},
@@ -72,10 +77,14 @@ struct Tracked {
 pub struct TargetSpec {
     /// What the core is told of it; its id is given by the pipeline.
     pub new: NewTarget,
+    /// Its containers, as far as they run already; their target is filled in.
+    pub containers: Vec<NewContainer>,
     /// What the kernel programs look for.
     pub keys: Vec<ScopeKey>,
     /// Its network namespace's own totals; `None` if it shares the namespace.
     pub totals: Option<TotalsReader>,
+    /// Its network namespace's sockets; `None` if it shares the namespace.
+    pub sockets: Option<SocketDiag>,
 }
 
 /// Something to watch lines as they are made.
@@ -179,13 +188,52 @@ impl Pipeline {
         spec.new.id = id;
         let subject = Arc::clone(&spec.new.subject);
         self.input(Input::Inventory(InventoryUpdate::Target(Box::new(spec.new))));
-        for key in &spec.keys {
-            self.probes.scope(*key, ScopeEntry { target: id, mode: Mode::ARMED })?;
-        }
+        self.tell_listening(id, spec.sockets.as_ref());
+        let keys = spec.keys.clone();
         self.tracked.insert(id, Tracked { subject, keys: spec.keys, inits: Vec::new(), totals: spec.totals });
+        for container in spec.containers {
+            self.add_container(NewContainer { target: id, ..container })?;
+        }
+        for key in keys {
+            self.probes.scope(key, ScopeEntry { target: id, mode: Mode::ARMED })?;
+        }
         self.read_books(id)?;
+        self.tell_connections(id, spec.sockets.as_ref());
         self.deliver()?;
         Ok(id)
+    }
+
+    /// Listeners are told before records come, so that the roles of connections are known.
+    fn tell_listening(&mut self, target: TargetId, sockets: Option<&SocketDiag>) {
+        let listening = sockets.map(SocketDiag::listening).transpose().unwrap_or_else(|error| {
+            log::warn!("{error:#}: roles of connections that exist already are not known");
+            None
+        });
+        self.tell_existing(target, listening.unwrap_or_default(), Vec::new(), 0);
+    }
+
+    /// Connections are dumped when the target is in scope, and told when the records of what changed
+    /// meanwhile were taken: so none is missed, and none is there twice.
+    fn tell_connections(&mut self, target: TargetId, sockets: Option<&SocketDiag>) {
+        let Some(sockets) = sockets else { return };
+        let dump = sockets.connections();
+        self.drain();
+        match dump.and_then(|connections| Ok((connections, sockets.udp_sockets()?))) {
+            Ok((connections, udp)) => self.tell_existing(target, Vec::new(), connections, udp as u64),
+            Err(error) => log::warn!("{error:#}: connections that exist already are found when they change"),
+        }
+    }
+
+    fn tell_existing(
+        &mut self,
+        target: TargetId,
+        listening: Vec<u16>,
+        connections: Connections,
+        udp_sockets: u64,
+    ) {
+        let time = clock::mono_ns();
+        let existing = InventoryUpdate::Existing { target, time, listening, connections, udp_sockets };
+        self.input(Input::Inventory(existing));
     }
 
     fn free_slot(&mut self) -> Result<TargetId> {

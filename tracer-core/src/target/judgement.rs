@@ -72,8 +72,9 @@ impl Target {
             doubts,
             lost,
             losses: list_losses(&self.ledger, |container| named(&self.containers, container).name),
-            connections: Connections::of(self.ledger.census(), self.ledger.open() as u64),
+            connections: Connections::of(self.ledger.census(), self.ledger.open()),
             traffic,
+            udp_not_judged: self.udp_sockets,
             containers: self.containers.iter().map(Container::summary).collect(),
             findings: self.findings(),
             peers: list_peers(&self.ledger),
@@ -98,7 +99,7 @@ impl Target {
             decoded: self.decoded,
             connections_begun: census.opened + census.found,
             connections_ended: census.ended,
-            connections_open: self.ledger.open() as u64,
+            connections_open: self.ledger.open(),
         };
         balance(first, last, &received)
     }

@@ -204,8 +204,10 @@ async fn add_target(
             shared_network: false,
             late: false,
         },
+        containers: Vec::new(),
         keys,
         totals: Some(inside.totals),
+        sockets: Some(inside.sockets),
     })
 }
 

@@ -94,7 +94,20 @@ fn add(pipeline: &mut Pipeline, found: Found, options: &TraceOptions) -> Result<
     let keys = pipeline.scope_keys(inside.identity, found.cgroup.as_ref().filter(|_| shared_network))?;
     let time = clock::mono_ns();
     let subject = Subject { target: Target { name: found.name, netns: inside.identity.inode }, k8s: None };
-    let id = pipeline.add_target(TargetSpec {
+    let machine = process::own_pidns()?;
+    let mut containers = Vec::new();
+    for (container, init) in found.inits.iter().enumerate() {
+        containers.push(NewContainer {
+            target: 0,
+            container: u32::try_from(container)?,
+            name: init.comm.as_str().into(),
+            pid: init.pid,
+            pidns: (init.pidns != machine).then_some(u32::try_from(init.pidns)?),
+            cgroup: found.cgroup.as_ref().map(|cgroup| cgroup.id),
+            time,
+        });
+    }
+    pipeline.add_target(TargetSpec {
         new: NewTarget {
             id: 0,
             subject: Arc::new(subject),
@@ -105,22 +118,11 @@ fn add(pipeline: &mut Pipeline, found: Found, options: &TraceOptions) -> Result<
             shared_network,
             late: false,
         },
+        containers,
         keys,
         totals: (!shared_network).then_some(inside.totals),
-    })?;
-    let machine = process::own_pidns()?;
-    for (container, init) in found.inits.iter().enumerate() {
-        pipeline.add_container(NewContainer {
-            target: id,
-            container: u32::try_from(container)?,
-            name: init.comm.as_str().into(),
-            pid: init.pid,
-            pidns: (init.pidns != machine).then_some(u32::try_from(init.pidns)?),
-            cgroup: found.cgroup.as_ref().map(|cgroup| cgroup.id),
-            time,
-        })?;
-    }
-    Ok(id)
+        sockets: (!shared_network).then_some(inside.sockets),
+    })
 }
 
 fn find(arguments: &Arguments) -> Result<Vec<Found>> {
