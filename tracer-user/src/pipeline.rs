@@ -104,6 +104,7 @@ pub struct Pipeline {
     /// Targets that entered a phase since their books were read.
     phase_entered: BTreeSet<TargetId>,
     missed: u64,
+    records_lost: u64,
     ticks: u32,
 }
 
@@ -136,6 +137,7 @@ impl Pipeline {
             lines: Vec::new(),
             phase_entered: BTreeSet::new(),
             missed: 0,
+            records_lost: 0,
             ticks: 0,
         };
         pipeline.missed = pipeline.missed_now();
@@ -332,6 +334,7 @@ impl Pipeline {
     /// If the output cannot be written.
     pub fn finish(&mut self, target: TargetId, interface_gone: bool, terminated: bool) -> Result<()> {
         self.read_books(target)?;
+        self.tell_missed();
         if let Some(tracked) = self.tracked.remove(&target) {
             for key in tracked.keys {
                 self.probes.unscope(key);
@@ -354,7 +357,7 @@ impl Pipeline {
         self.deliver_surely()
     }
 
-    /// Writes all that is queued.
+    /// Writes all that is queued, and what was lost until now.
     ///
     /// # Errors
     /// If the output cannot be written.
@@ -403,18 +406,24 @@ impl Pipeline {
         }
     }
 
-    /// Tells events that the kernel did not show.
+    /// Tells events that the kernel did not show, and records that found the ring buffer full.
     fn tell_missed(&mut self) {
         let missed = self.missed_now();
-        if missed > self.missed {
-            let count = missed - self.missed;
-            self.missed = missed;
-            let reason = "a program was running already on the same CPU".to_owned();
-            self.tracer.announce(
-                clock::mono_ns(),
-                Body::Lost(LostEvent { stage: "kernel".to_owned(), reason, count }),
-                &mut self.lines,
-            );
+        let before = std::mem::replace(&mut self.missed, missed);
+        self.tell_lost(
+            "kernel",
+            "a program was running already on the same CPU",
+            missed.saturating_sub(before),
+        );
+        let lost = self.probes.records_lost().unwrap_or(self.records_lost);
+        let before = std::mem::replace(&mut self.records_lost, lost);
+        self.tell_lost("ring_buffer", "it was full; see --ring-buffer", lost.saturating_sub(before));
+    }
+
+    fn tell_lost(&mut self, stage: &str, reason: &str, count: u64) {
+        if count > 0 {
+            let lost = LostEvent { stage: stage.to_owned(), reason: reason.to_owned(), count };
+            self.tracer.announce(clock::mono_ns(), Body::Lost(lost), &mut self.lines);
         }
     }
 
@@ -459,11 +468,7 @@ impl Pipeline {
             self.output.send(std::mem::take(&mut self.lines))?;
         }
         let dropped = self.output.take_dropped();
-        if dropped > 0 {
-            let reason = "the reader of the output is too slow".to_owned();
-            let lost = LostEvent { stage: "sink".to_owned(), reason, count: dropped };
-            self.tracer.announce(clock::mono_ns(), Body::Lost(lost), &mut self.lines);
-        }
+        self.tell_lost("sink", "the reader of the output is too slow", dropped);
         Ok(())
     }
 

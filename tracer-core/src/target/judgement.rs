@@ -20,11 +20,13 @@ impl Target {
         if let Some(before) = self.last.replace(reading) {
             self.count_untold(&before, &reading);
         }
+        self.read_in = self.moment(0);
         self.first.get_or_insert(reading);
     }
 
     fn count_untold(&mut self, before: &Reading, now: &Reading) {
-        let moment = self.moment(0);
+        // Readings are made whenever a phase begins: what happened since belongs to the one before.
+        let moment = self.read_in;
         if let (Some(before), Some(now)) = (&before.totals, &now.totals) {
             let dropped = now.listen_drops.saturating_sub(before.listen_drops);
             self.ledger.count_untold(Ending::Dropped, moment, dropped);
