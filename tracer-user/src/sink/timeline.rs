@@ -25,6 +25,7 @@ impl Render for Timeline {
         let target = line.subject.as_ref().map_or("", |subject| &subject.target.name);
         let text = match &line.body {
             Body::AgentStarted(_) | Body::TargetStarted(_) => None,
+            Body::TargetEnded(event) => Some(format!("no verdict: {}", event.reason)),
             Body::Phase(event) => Some(phase(event)),
             Body::Signal(event) => event.inside.then(|| inside_signal(event)),
             Body::Exit(event) => event.init.then(|| init_exit(event)),
