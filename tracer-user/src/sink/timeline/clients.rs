@@ -82,6 +82,6 @@ fn explained(look: Look, event: &RehearsalEvent) -> Vec<String> {
     kinds.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
     let rows = kinds
         .into_iter()
-        .map(|([cause, ending, confidence], count)| vec![count.to_string(), cause, ending, confidence]);
+        .map(|([cause, ending, confidence], count)| vec![count.to_string(), ending, confidence, cause]);
     table(look, &["count", "traced as", "loss", "what clients saw"], &rows.collect::<Vec<_>>())
 }

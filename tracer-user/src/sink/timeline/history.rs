@@ -1,7 +1,8 @@
 //! What is remembered of one target for its picture: in bounded memory, however long it is traced.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, HashMap, VecDeque},
+    net::SocketAddr,
     sync::Arc,
 };
 
@@ -17,6 +18,9 @@ use super::{names, series::Series};
 const MAX_LANES: usize = 64;
 /// Losses remembered, so that several resets of a connection are told as one loss.
 const MAX_TOLD: usize = 256;
+
+/// Both ends of a connection.
+type Tuple = (SocketAddr, SocketAddr);
 
 /// A container's way through its phases.
 #[derive(Debug)]
@@ -57,7 +61,8 @@ pub(super) struct History {
     pub(super) opened: u64,
     /// Resets that harmed nobody.
     pub(super) harmless: BTreeMap<&'static str, u64>,
-    told: VecDeque<(Network, Confidence)>,
+    told: HashMap<Tuple, Confidence>,
+    told_order: VecDeque<Tuple>,
 }
 
 impl History {
@@ -72,7 +77,8 @@ impl History {
             lost: (0, 0),
             opened: 0,
             harmless: BTreeMap::new(),
-            told: VecDeque::new(),
+            told: HashMap::new(),
+            told_order: VecDeque::new(),
         }
     }
 
@@ -99,6 +105,7 @@ impl History {
 
     /// A connection was opened or found.
     pub(super) fn opened(&mut self, time: Mono, event: &ConnectionEvent) {
+        self.told.remove(&tuple(&event.network));
         if of_client(event) {
             self.last = self.last.max(time);
             let new = event.opened_mono_ns.is_some();
@@ -154,16 +161,22 @@ impl History {
         *self.harmless.entry(what).or_default() += 1;
     }
 
-    /// A loss is told once; again only if it turns out to be surer.
+    /// A loss is told once; again only if it turns out to be surer. A refused connection is a new one
+    /// each time.
     fn lost(&mut self, time: Mono, loss: Loss) -> Option<Loss> {
-        let known = self.told.iter().rposition(|(network, _)| *network == loss.network);
-        match known.and_then(|at| self.told.get_mut(at)) {
-            Some((_, confidence)) if *confidence >= loss.confidence => return None,
-            Some((_, confidence)) => *confidence = loss.confidence,
-            None => self.told.push_back((loss.network, loss.confidence)),
-        }
-        if self.told.len() > MAX_TOLD {
-            self.told.pop_front();
+        if loss.ending != Ending::Refused {
+            let tuple = tuple(&loss.network);
+            match self.told.insert(tuple, loss.confidence) {
+                Some(known) if known >= loss.confidence => {
+                    self.told.insert(tuple, known);
+                    return None;
+                }
+                Some(_) => {}
+                None => self.told_order.push_back(tuple),
+            }
+            if self.told_order.len() > MAX_TOLD {
+                self.told_order.pop_front().and_then(|oldest| self.told.remove(&oldest));
+            }
         }
         match loss.confidence {
             Confidence::Possible => self.lost.1 += 1,
@@ -175,8 +188,44 @@ impl History {
     }
 }
 
+fn tuple(network: &Network) -> Tuple {
+    let [local, peer] = [network.local, network.peer].map(|end| SocketAddr::new(end.address, end.port));
+    (local, peer)
+}
+
 /// A client's connection from outside the pod: no health checker's, not the pod's own.
 fn of_client(event: &ConnectionEvent) -> bool {
     let checker = matches!(event.origin, Origin::Checker | Origin::KubeletProbe);
     event.role == Role::Server && event.hop == Hop::External && !checker
+}
+
+#[cfg(test)]
+mod tests {
+    use tracer_core::output::{Endpoint, NetworkType};
+
+    use super::*;
+
+    fn loss(ending: Ending, confidence: Confidence) -> Loss {
+        let end = |port| Endpoint { address: [10, 0, 0, 1].into(), port };
+        let network = Network { kind: NetworkType::Ipv4, local: end(80), peer: end(40000) };
+        Loss { ending, confidence, container: "app".into(), network, reason: None }
+    }
+
+    #[test]
+    fn a_loss_is_told_again_only_if_it_is_surer() {
+        let mut history = History::new("app", 0);
+        assert!(history.lost(1, loss(Ending::Unanswered, Confidence::Possible)).is_some());
+        assert!(history.lost(2, loss(Ending::LateData, Confidence::Certain)).is_some());
+        assert!(history.lost(3, loss(Ending::LateData, Confidence::Certain)).is_none());
+        assert!(history.lost(4, loss(Ending::LateData, Confidence::Possible)).is_none());
+    }
+
+    #[test]
+    fn every_refused_connection_is_a_loss_also_from_the_same_port() {
+        let mut history = History::new("app", 0);
+        for time in 0..3 {
+            assert!(history.lost(time, loss(Ending::Refused, Confidence::Certain)).is_some());
+        }
+        assert_eq!(history.lost, (3, 0));
+    }
 }

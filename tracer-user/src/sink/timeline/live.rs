@@ -3,7 +3,7 @@
 use tracer_core::{
     event::Mono,
     output::{ExitEvent, LostEvent, PhaseEvent, SignalEvent, Status},
-    words::{Confidence, Ending},
+    words::{Confidence, Ending, Phase},
 };
 
 use super::{
@@ -38,11 +38,18 @@ pub(super) fn phase(look: Look, event: &PhaseEvent) -> String {
     format!("── {name}{cause}{}", look.paint(BAD, ignored))
 }
 
-/// A signal to the init from inside its container.
-pub(super) fn inside_signal(event: &SignalEvent) -> String {
+/// Signals that processes draw in their daily work; nobody asks for an end with them.
+const DAILY: [&str; 6] = ["SIGCHLD", "SIGCONT", "SIGWINCH", "SIGURG", "SIGALRM", "SIGPIPE"];
+
+/// A signal to the init from inside its container, unless it is of no interest: while the init dies,
+/// the kernel sends some in its name.
+pub(super) fn inside_signal(event: &SignalEvent) -> Option<String> {
+    if !event.inside || event.phase >= Phase::Exiting || DAILY.contains(&event.signal.name.as_str()) {
+        return None;
+    }
     let (signal, sender) = (names::clean(&event.signal.name), names::clean(&event.sender.command));
     let ignored = if event.ignored { ", ignored" } else { "" };
-    format!("{signal} from inside, by {sender}{ignored}")
+    Some(format!("{signal} from inside, by {sender}{ignored}"))
 }
 
 /// The exit of an init.

@@ -142,10 +142,11 @@ impl Render for Timeline {
                 self.history(subject, time).phase(time, event);
                 self.tell(line, &event.container.name, &live::phase(look, event), bytes);
             }
-            Body::Signal(event) if event.inside => {
-                self.tell(line, &event.container.name, &live::inside_signal(event), bytes);
+            Body::Signal(event) => {
+                if let Some(text) = live::inside_signal(event) {
+                    self.tell(line, &event.container.name, &text, bytes);
+                }
             }
-            Body::Signal(_) => {}
             Body::Exit(event) => {
                 let container = event.container.as_ref().map_or("", |container| &container.name);
                 if event.init {

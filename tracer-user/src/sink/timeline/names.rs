@@ -40,6 +40,15 @@ pub(super) fn status(status: &Status) -> String {
     }
 }
 
+/// How a container's init ended, and what made it.
+pub(super) fn way_out(status: &Status, cause: Option<Cause>) -> String {
+    let killed = status.killed_by.is_some();
+    match cause.filter(|cause| !(killed && *cause == Cause::KillSignal)) {
+        Some(cause) => format!("{} {}", self::status(status), self::cause(cause)),
+        None => self::status(status),
+    }
+}
+
 /// What a verdict says, in half a sentence.
 pub(super) fn meaning(result: Result) -> &'static str {
     match result {

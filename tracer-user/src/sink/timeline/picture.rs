@@ -1,6 +1,8 @@
 //! The picture of a target over time: a lane of phases for each container, lanes of connections and
 //! losses, and the axis.
 
+use std::ops::Range;
+
 use tracer_core::{event::Mono, words::Phase};
 
 use super::{
@@ -19,6 +21,9 @@ const NAMES: std::ops::RangeInclusive<usize> = 13..=24;
 const LEAST_LEAD: Mono = 300_000_000;
 const BLOCKS: [char; 9] = [' ', '▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 
+/// What bands are filled with.
+const FILLS: [char; 5] = ['─', '═', '━', '▓', '·'];
+
 /// A span of time on a number of columns.
 #[derive(Clone, Copy, Debug)]
 struct Axis {
@@ -33,22 +38,21 @@ type Cells = Vec<(char, Style)>;
 
 /// Draws it, line by line.
 pub(super) fn draw(look: Look, first: Mono, history: &History) -> Vec<String> {
-    let longest = history.lanes.iter().map(|lane| columns(&lane.name)).max().unwrap_or(0);
-    let names = longest.clamp(*NAMES.start(), *NAMES.end());
+    let most = history.series.most_open();
+    let (lost, doubts) = history.lost;
+    let losses = if doubts == 0 { format!("losses {lost}") } else { format!("losses {lost}, {doubts}?") };
+    let (open, new) = (format!("open, max {most}"), format!("new, {}", history.opened));
+    let all = history.lanes.iter().map(|lane| &lane.name).chain([&open, &new, &losses]);
+    let names = all.map(|name| columns(name)).max().unwrap_or(0).clamp(*NAMES.start(), *NAMES.end());
     let axis = Axis::of(history, look.width().min(WIDEST).saturating_sub(names + 2));
     let row = |name: &str, cells: Cells| {
         format!("{}  {}", look.paint(STRONG, &pad(name, names)), paint(look, &cells))
     };
     let mut lines = vec![caption(look, first, history)];
-    for lane in &history.lanes {
-        lines.push(row(&lane.name, bands(lane, axis)));
-    }
+    lines.extend(history.lanes.iter().map(|lane| row(&lane.name, bands(lane, axis))));
     let drawn = history.series.columns(axis.from, axis.to, axis.columns);
-    let most = drawn.iter().map(|column| column.open).max().unwrap_or(0);
-    let (lost, doubts) = history.lost;
-    let losses = if doubts == 0 { format!("losses {lost}") } else { format!("losses {lost}, {doubts}?") };
-    lines.push(row(&format!("open, max {most}"), blocks(&drawn, |column| column.open)));
-    lines.push(row(&format!("new, {}", history.opened), blocks(&drawn, |column| column.opened)));
+    lines.push(row(&open, blocks(&drawn, |column| column.open)));
+    lines.push(row(&new, blocks(&drawn, |column| column.opened)));
     lines.push(row(&losses, drawn.iter().map(|column| loss(*column)).collect()));
     let (ruler, labels) = axis.ruler();
     lines.push(row("seconds", ruler.chars().map(|cell| (cell, FAINT)).collect()));
@@ -112,7 +116,7 @@ impl Axis {
     }
 }
 
-/// The phases of a container as bands. Names that have no room in their own band stand in the next.
+/// The phases of a container as bands, each with its name.
 fn bands(lane: &Lane, axis: Axis) -> Cells {
     let mut cells = vec![(' ', PLAIN); axis.columns];
     let mut waiting: Vec<&str> = Vec::new();
@@ -129,14 +133,32 @@ fn bands(lane: &Lane, axis: Axis) -> Cells {
         if bar == 1 {
             cells[begin] = ('│', PLAIN);
         }
-        if let Some(label) = fitting(&waiting, end - begin - bar) {
-            label.chars().zip(&mut cells[begin + bar..]).for_each(|(letter, cell)| *cell = (letter, STRONG));
+        let inner = begin + bar..end;
+        if label_band(&mut cells, inner, begin, &waiting) {
             waiting.clear();
         }
         last = begin;
     }
     label_before(&mut cells, last, &waiting);
     cells
+}
+
+/// Names a band and those before it that had no room: in it as many as fit, the others before it.
+fn label_band(cells: &mut Cells, inner: Range<usize>, bar: usize, names: &[&str]) -> bool {
+    for split in 0..names.len() {
+        let (before, inside) = (&names[..split], names[split..].join(" ▸ "));
+        if columns(&inside) <= inner.len() && (before.is_empty() || label_before(cells, bar, before)) {
+            write_label(cells, inner.start, &inside);
+            return true;
+        }
+    }
+    let label = fitting(names, inner.len());
+    label.iter().for_each(|label| write_label(cells, inner.start, label));
+    label.is_some()
+}
+
+fn write_label(cells: &mut Cells, at: usize, label: &str) {
+    label.chars().zip(&mut cells[at..]).for_each(|(letter, cell)| *cell = (letter, STRONG));
 }
 
 /// The longest end of a sequence of names that fits.
@@ -151,14 +173,17 @@ fn fitting(names: &[&str], room: usize) -> Option<String> {
     })
 }
 
-/// Names of bands at the edge that have no room there: before the last bar, where it is free.
-fn label_before(cells: &mut Cells, bar: usize, names: &[&str]) {
-    let free = cells[..bar].iter().rev().take_while(|(cell, _)| "─═━▓·".contains(*cell)).count();
-    if let Some(label) = fitting(names, free.saturating_sub(4)).filter(|_| !names.is_empty()) {
-        let label = format!(" {label} ▸");
-        let begin = bar - columns(&label);
-        label.chars().zip(&mut cells[begin..]).for_each(|(letter, cell)| *cell = (letter, STRONG));
+/// Names of bands that have no room: all of them before a bar and those beside it, where it is free.
+fn label_before(cells: &mut Cells, bar: usize, names: &[&str]) -> bool {
+    let bars = cells[..bar].iter().rev().take_while(|(cell, _)| *cell == '│').count();
+    let end = bar - bars;
+    let free = cells[..end].iter().rev().take_while(|(cell, _)| FILLS.contains(cell)).count();
+    let label = format!(" {} ▸", names.join(" ▸ "));
+    let fits = !names.is_empty() && columns(&label) < free;
+    if fits {
+        write_label(cells, end - columns(&label), &label);
     }
+    fits
 }
 
 fn fill(phase: Phase) -> (char, Style) {
@@ -229,6 +254,16 @@ mod tests {
             (Phase::AfterExit, 37, "after exit"),
         ]);
         assert_eq!(text(&bands(&lane, AXIS)), "running───│SIGQUIT━━━━━━ after exit ▸│··");
+    }
+
+    #[test]
+    fn phases_of_no_width_are_named_before_a_short_one() {
+        let lane = lane(&[
+            (Phase::Running, 0, "running"),
+            (Phase::KillSignal, 27, "SIGKILL"),
+            (Phase::AfterExit, 28, "after exit"),
+        ]);
+        assert_eq!(text(&bands(&lane, AXIS)), "running─────────── SIGKILL ▸││after exit·");
     }
 
     #[test]

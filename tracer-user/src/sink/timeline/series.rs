@@ -136,6 +136,12 @@ impl Series {
         self.width *= 2;
     }
 
+    /// The most connections open at once, as far as it is remembered.
+    pub(super) fn most_open(&self) -> u32 {
+        let levels = self.bins.iter().filter_map(|bin| bin.level);
+        levels.map(|(most, _)| most).chain([self.level_before]).max().unwrap_or(0)
+    }
+
     /// What happened from one time to another, in this many columns.
     pub(super) fn columns(&self, from: Mono, to: Mono, count: usize) -> Vec<Column> {
         let mut columns = vec![Column::default(); count];

@@ -116,8 +116,7 @@ fn way_out(container: &ContainerSummary) -> String {
         format!("{name}{ignored} {}", names::since(first, start.mono_ns))
     };
     let mut steps: Vec<String> = container.phases.iter().skip(1).map(step).collect();
-    let cause = container.cause.map_or(String::new(), |cause| format!(" {}", names::cause(cause)));
-    steps.extend(container.status.as_ref().map(|status| format!("{}{cause}", names::status(status))));
+    steps.extend(container.status.as_ref().map(|status| names::way_out(status, container.cause)));
     if steps.is_empty() { "running".to_owned() } else { steps.join(", ") }
 }
 
