@@ -4,6 +4,7 @@
 //! The same lines give the same bytes, whether they come live or from a recording. Memory is bounded:
 //! it grows with targets and containers that are traced at a time, not with connections.
 
+mod bands;
 mod clients;
 mod condense;
 mod history;

@@ -1,12 +1,11 @@
 //! The picture of a target over time: a lane of phases for each container, lanes of connections and
 //! losses, and the axis.
 
-use std::ops::Range;
-
-use tracer_core::{event::Mono, words::Phase};
+use tracer_core::event::Mono;
 
 use super::{
-    history::{History, Lane},
+    bands::bands,
+    history::History,
     names,
     series::{Column, column},
     style::{BAD, DOUBT, FAINT, Look, PLAIN, STRONG, TRAFFIC, columns, pad},
@@ -21,20 +20,17 @@ const NAMES: std::ops::RangeInclusive<usize> = 13..=24;
 const LEAST_LEAD: Mono = 300_000_000;
 const BLOCKS: [char; 9] = [' ', '▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 
-/// What bands are filled with.
-const FILLS: [char; 5] = ['─', '═', '━', '▓', '·'];
-
 /// A span of time on a number of columns.
 #[derive(Clone, Copy, Debug)]
-struct Axis {
-    from: Mono,
-    zero: Mono,
-    to: Mono,
-    columns: usize,
+pub(super) struct Axis {
+    pub(super) from: Mono,
+    pub(super) zero: Mono,
+    pub(super) to: Mono,
+    pub(super) columns: usize,
 }
 
 /// A row of the picture, column by column.
-type Cells = Vec<(char, Style)>;
+pub(super) type Cells = Vec<(char, Style)>;
 
 /// Draws it, line by line.
 pub(super) fn draw(look: Look, first: Mono, history: &History) -> Vec<String> {
@@ -81,7 +77,8 @@ impl Axis {
         Self { from: zero - lead, zero, to, columns }
     }
 
-    fn at(self, time: Mono) -> usize {
+    /// The column of a time; what lies outside is at the edge.
+    pub(super) fn at(self, time: Mono) -> usize {
         column(time.clamp(self.from, self.to), self.from, self.to, self.columns).unwrap_or(0)
     }
 
@@ -113,86 +110,6 @@ impl Axis {
         let least = (self.to - self.from).cast_signed() / (self.columns as i64 / 12).max(1);
         let powers = (6..18).map(|power| 10_i64.pow(power));
         powers.flat_map(|power| [power, 2 * power, 5 * power]).find(|step| *step >= least).unwrap_or(i64::MAX)
-    }
-}
-
-/// The phases of a container as bands, each with its name.
-fn bands(lane: &Lane, axis: Axis) -> Cells {
-    let mut cells = vec![(' ', PLAIN); axis.columns];
-    let mut waiting: Vec<&str> = Vec::new();
-    let mut last = 0;
-    for (index, (phase, time, name)) in lane.phases.iter().enumerate() {
-        let begin = axis.at(*time);
-        let end = lane.phases.get(index + 1).map_or(axis.columns, |(_, next, _)| axis.at(*next));
-        waiting.push(name);
-        if begin >= end {
-            continue;
-        }
-        cells[begin..end].fill(fill(*phase));
-        let bar = usize::from(*time > axis.from);
-        if bar == 1 {
-            cells[begin] = ('│', PLAIN);
-        }
-        let inner = begin + bar..end;
-        if label_band(&mut cells, inner, begin, &waiting) {
-            waiting.clear();
-        }
-        last = begin;
-    }
-    label_before(&mut cells, last, &waiting);
-    cells
-}
-
-/// Names a band and those before it that had no room: in it as many as fit, the others before it.
-fn label_band(cells: &mut Cells, inner: Range<usize>, bar: usize, names: &[&str]) -> bool {
-    for split in 0..names.len() {
-        let (before, inside) = (&names[..split], names[split..].join(" ▸ "));
-        if columns(&inside) <= inner.len() && (before.is_empty() || label_before(cells, bar, before)) {
-            write_label(cells, inner.start, &inside);
-            return true;
-        }
-    }
-    let label = fitting(names, inner.len());
-    label.iter().for_each(|label| write_label(cells, inner.start, label));
-    label.is_some()
-}
-
-fn write_label(cells: &mut Cells, at: usize, label: &str) {
-    label.chars().zip(&mut cells[at..]).for_each(|(letter, cell)| *cell = (letter, STRONG));
-}
-
-/// The longest end of a sequence of names that fits.
-fn fitting(names: &[&str], room: usize) -> Option<String> {
-    (0..names.len()).find_map(|skip| {
-        let start = if skip > 0 { "… ▸ " } else { "" };
-        let label = format!("{start}{}", names[skip..].join(" ▸ "));
-        // A name alone says enough where there is no room for what came before it.
-        let label =
-            if skip + 1 == names.len() && columns(&label) > room { names[skip].to_owned() } else { label };
-        (columns(&label) <= room).then_some(label)
-    })
-}
-
-/// Names of bands that have no room: all of them before a bar and those beside it, where it is free.
-fn label_before(cells: &mut Cells, bar: usize, names: &[&str]) -> bool {
-    let bars = cells[..bar].iter().rev().take_while(|(cell, _)| *cell == '│').count();
-    let end = bar - bars;
-    let free = cells[..end].iter().rev().take_while(|(cell, _)| FILLS.contains(cell)).count();
-    let label = format!(" {} ▸", names.join(" ▸ "));
-    let fits = !names.is_empty() && columns(&label) < free;
-    if fits {
-        write_label(cells, end - columns(&label), &label);
-    }
-    fits
-}
-
-fn fill(phase: Phase) -> (char, Style) {
-    match phase {
-        Phase::Running => ('─', PLAIN),
-        Phase::PreStop => ('═', TRAFFIC),
-        Phase::StopSignal => ('━', DOUBT),
-        Phase::KillSignal | Phase::Exiting => ('▓', BAD),
-        Phase::AfterExit => ('·', FAINT),
     }
 }
 
@@ -229,42 +146,6 @@ mod tests {
     }
 
     const AXIS: Axis = Axis { from: 0, zero: 10_000_000_000, to: 40_000_000_000, columns: 40 };
-
-    fn lane(phases: &[(Phase, Mono, &str)]) -> Lane {
-        let phases = phases.iter().map(|(phase, at, name)| (*phase, at * 1_000_000_000, (*name).to_owned()));
-        Lane { name: "app".to_owned(), phases: phases.collect() }
-    }
-
-    #[test]
-    fn short_phases_are_named_in_the_next_band() {
-        let lane = lane(&[
-            (Phase::Running, 0, "running"),
-            (Phase::StopSignal, 10, "SIGTERM"),
-            (Phase::Exiting, 10, "exiting"),
-            (Phase::AfterExit, 10, "after exit"),
-        ]);
-        assert_eq!(text(&bands(&lane, AXIS)), "running───│… ▸ exiting ▸ after exit·····");
-    }
-
-    #[test]
-    fn phases_at_the_edge_are_named_before_it() {
-        let lane = lane(&[
-            (Phase::Running, 0, "running"),
-            (Phase::StopSignal, 10, "SIGQUIT"),
-            (Phase::AfterExit, 37, "after exit"),
-        ]);
-        assert_eq!(text(&bands(&lane, AXIS)), "running───│SIGQUIT━━━━━━ after exit ▸│··");
-    }
-
-    #[test]
-    fn phases_of_no_width_are_named_before_a_short_one() {
-        let lane = lane(&[
-            (Phase::Running, 0, "running"),
-            (Phase::KillSignal, 27, "SIGKILL"),
-            (Phase::AfterExit, 28, "after exit"),
-        ]);
-        assert_eq!(text(&bands(&lane, AXIS)), "running─────────── SIGKILL ▸││after exit·");
-    }
 
     #[test]
     fn the_axis_has_round_numbers() {

@@ -46,13 +46,12 @@ pub(super) fn table(look: Look, heads: &[&str], rows: &[Vec<String>]) -> Vec<Str
         let mut line = String::new();
         for (at, (cell, width)) in cells.iter().zip(&widths).enumerate() {
             let room = look.width().saturating_sub(INDENT + columns(&line));
-            match at {
-                0 => line.push_str(&format!("{}{cell}", " ".repeat(width.saturating_sub(columns(cell))))),
-                _ if at + 1 == widths.len() => {
-                    line.push_str(&format!("  {}", first_words(cell, room.saturating_sub(2))))
-                }
-                _ => line.push_str(&format!("  {}", pad(cell, *width))),
-            }
+            let cell = match at {
+                0 => format!("{}{cell}", " ".repeat(width.saturating_sub(columns(cell)))),
+                _ if at + 1 == widths.len() => format!("  {}", first_words(cell, room.saturating_sub(2))),
+                _ => format!("  {}", pad(cell, *width)),
+            };
+            line.push_str(&cell);
         }
         shorten(line.trim_end(), look.width().saturating_sub(INDENT))
     };

@@ -1,8 +1,11 @@
 //! Recorded runs as text, compared with files. `cargo xtask bless` renews them.
 
-use std::{fs, io::Read, path::PathBuf};
+use std::{fs, io::Read, path::PathBuf, sync::Arc};
 
-use tracer_core::output::Line;
+use tracer_core::{
+    output::{Body, Line, Subject, Target, UnseenLoss},
+    words::{Confidence, Ending},
+};
 
 use super::{Look, Timeline};
 use crate::sink::Render;
@@ -79,6 +82,36 @@ fn golden_kill_at_the_end_of_grace() {
 #[test]
 fn golden_colour() {
     golden("abrupt-80-colour", &render(&recording("abrupt"), Look::new(80, true)));
+}
+
+/// What should not be: books that do not balance, failures and losses that do not match, two targets.
+#[test]
+fn golden_puzzles() {
+    let mut lines = recording("abrupt");
+    for line in &mut lines {
+        match &mut line.body {
+            Body::Verdict(verdict) => {
+                verdict.books[0].kernel += 1;
+                verdict.books[0].balanced = false;
+            }
+            Body::Rehearsal(event) => {
+                event.failures[0].explained_by = None;
+                event.explained -= 1;
+                let peer = "10.99.0.1:40000".to_owned();
+                event.unseen_losses.push(UnseenLoss {
+                    peer,
+                    ending: Ending::LateData,
+                    confidence: Confidence::Certain,
+                });
+            }
+            _ => {}
+        }
+    }
+    let mut other = lines[1].clone();
+    let target = Target { name: "other\x1b[2J".to_owned(), netns: 1 };
+    other.subject = Some(Arc::new(Subject { target, k8s: None }));
+    lines.insert(2, other);
+    golden("puzzles-80", &render(&lines, Look::new(80, false)));
 }
 
 #[test]
