@@ -91,6 +91,8 @@ pub struct Case<'a> {
     pub ledger: &'a Ledger,
     /// Numbers of the lines.
     pub exhibits: &'a Exhibits,
+    /// The pod was not deleted: another container took the place of one that was stopped.
+    pub restarted: bool,
 }
 
 /// Draws the findings, container by container.
@@ -100,6 +102,7 @@ pub fn find(case: &Case<'_>) -> Vec<Finding> {
     for container in &case.containers {
         let one = One { case, container };
         let all = [
+            one.restart_not_deletion(),
             one.stop_signal_ignored(),
             one.killed_at_grace_end(),
             one.oom_killed(),
@@ -143,6 +146,17 @@ impl One<'_> {
         let start =
             self.container.lifecycle.starts().iter().find(|start| start.phase == Phase::StopSignal)?;
         Some((start.time, crate::signals::name(start.signal?).into_owned(), start.ignored))
+    }
+
+    fn restart_not_deletion(&self) -> Option<Finding> {
+        let (_, signal, _) = self.stop_signal().filter(|_| self.case.restarted)?;
+        self.container.lifecycle.exit()?;
+        Some(self.finding(
+            "restart-not-deletion",
+            format!("nobody deleted the pod: its container was stopped by {signal} and started again, as when a liveness probe fails"),
+            "look at the liveness probe (its timeout and failureThreshold): a restart takes the pod's endpoint away only after a readiness probe fails".to_owned(),
+            self.case.exhibits.of_phase(self.container.index, Phase::StopSignal),
+        ))
     }
 
     fn stop_signal_ignored(&self) -> Option<Finding> {

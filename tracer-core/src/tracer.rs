@@ -7,7 +7,7 @@ use tracer_common::NODE;
 use crate::{
     decode::{Undecodable, decode},
     event::{Event, EventKind, Mono, TargetId},
-    input::{Clock, Input, InventoryUpdate},
+    input::{Clock, End, Input, InventoryUpdate},
     jiffies::Jiffies,
     output::{Agent, Body, Line, LostEvent, SCHEMA, TargetEnded, TargetStarted, Timestamp},
     target::{Rules, Target},
@@ -177,26 +177,19 @@ impl Tracer {
                     target.container_gone(container, time, source, emit);
                 });
             }
-            InventoryUpdate::Finished { target, time, interface_gone, terminated } => {
-                self.finish(target, time, interface_gone, terminated, out);
+            InventoryUpdate::Finished { target, time, interface_gone, end } => {
+                self.finish(target, time, interface_gone, end, out);
             }
         }
     }
 
-    fn finish(
-        &mut self,
-        id: TargetId,
-        time: Mono,
-        interface_gone: bool,
-        terminated: bool,
-        out: &mut Vec<Line>,
-    ) {
+    fn finish(&mut self, id: TargetId, time: Mono, interface_gone: bool, end: End, out: &mut Vec<Line>) {
         self.with(id, out, |target, rules, emit| target.finish(time, interface_gone, rules, emit));
         let Some(target) = self.targets.remove(&id) else { return };
-        let body = if terminated {
-            Body::Verdict(Box::new(target.verdict(&self.rules, self.scribe.seq)))
-        } else {
+        let body = if end == End::NotTerminated {
             Body::TargetEnded(TargetEnded { reason: "nothing was terminated while it was traced".to_owned() })
+        } else {
+            Body::Verdict(Box::new(target.verdict(&self.rules, end, self.scribe.seq)))
         };
         out.push(self.scribe.line(time, Some(target.subject.clone()), body));
     }

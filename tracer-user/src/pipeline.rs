@@ -26,7 +26,7 @@ use tracer_core::{
     Tracer,
     books::Reading,
     event::TargetId,
-    input::{Input, InventoryUpdate, NewContainer, NewTarget},
+    input::{End, Input, InventoryUpdate, NewContainer, NewTarget},
     output::{AgentStarted, Body, Line, LostEvent, Subject},
     target::Rules,
     tracer::Identity,
@@ -332,7 +332,7 @@ impl Pipeline {
     ///
     /// # Errors
     /// If the output cannot be written.
-    pub fn finish(&mut self, target: TargetId, interface_gone: bool, terminated: bool) -> Result<()> {
+    pub fn finish(&mut self, target: TargetId, interface_gone: bool, end: End) -> Result<()> {
         self.read_books(target)?;
         self.tell_missed();
         if let Some(tracked) = self.tracked.remove(&target) {
@@ -344,7 +344,7 @@ impl Pipeline {
             }
         }
         let time = clock::mono_ns();
-        self.input(Input::Inventory(InventoryUpdate::Finished { target, time, interface_gone, terminated }));
+        self.input(Input::Inventory(InventoryUpdate::Finished { target, time, interface_gone, end }));
         self.deliver_surely()
     }
 

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 use tokio::{sync::mpsc, time::Instant};
 use tracer_core::{
     event::TargetId,
-    input::{InventoryUpdate, NewContainer, NewTarget},
+    input::{End, InventoryUpdate, NewContainer, NewTarget},
     lifecycle::Source,
     output::{Body, Subject, Target},
 };
@@ -109,7 +109,7 @@ async fn rehearse(arguments: &Arguments) -> Result<Outcome> {
 
     let (tell, mut updates) = mpsc::channel(16);
     let clients = pipeline.run(&mut updates, drive(arguments, &sandbox, target, tell)).await??;
-    pipeline.finish(target, true, true)?;
+    pipeline.finish(target, true, End::Terminated)?;
     let comparison = losses.borrow().compare(&clients);
     pipeline.announce(Body::Rehearsal(Box::new(comparison)))?;
     drop(sandbox);

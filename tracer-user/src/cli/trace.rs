@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use tracer_core::{
     event::TargetId,
-    input::{NewContainer, NewTarget},
+    input::{End, NewContainer, NewTarget},
     output::{Subject, Target},
 };
 
@@ -80,8 +80,8 @@ async fn trace(arguments: &Arguments, found: Vec<Found>) -> Result<Outcome> {
         pipeline.run(&mut updates, tokio::time::sleep(arguments.linger)).await?;
     }
     for target in targets {
-        let gone = pipeline.is_gone(target);
-        pipeline.finish(target, false, gone)?;
+        let end = if pipeline.is_gone(target) { End::Terminated } else { End::NotTerminated };
+        pipeline.finish(target, false, end)?;
     }
     pipeline.close()?;
     Ok(verdicts.borrow().outcome(arguments.options.strict))
