@@ -104,6 +104,12 @@ impl Tracer {
         self.targets.get(&target).is_none_or(Target::is_gone)
     }
 
+    /// Whether termination of a target has begun.
+    #[must_use]
+    pub fn is_terminating(&self, target: TargetId) -> bool {
+        self.targets.get(&target).is_some_and(Target::is_terminating)
+    }
+
     /// Records that could not be decoded, and records of no known target.
     #[must_use]
     pub fn unaccounted(&self) -> (u64, u64) {

@@ -71,12 +71,16 @@ struct Tracked {
     keys: Vec<ScopeKey>,
     inits: Vec<u32>,
     totals: Option<TotalsReader>,
+    sockets: Option<SocketDiag>,
+    armed: bool,
 }
 
 /// A target to put in scope.
 pub struct TargetSpec {
     /// What the core is told of it; its id is given by the pipeline.
     pub new: NewTarget,
+    /// From now on everything of it is recorded; else it is only counted, until it is terminated.
+    pub armed: bool,
     /// Its containers, as far as they run already; their target is filled in.
     pub containers: Vec<NewContainer>,
     /// What the kernel programs look for.
@@ -181,7 +185,7 @@ impl Pipeline {
         self.tracer.is_gone(target)
     }
 
-    /// Puts a target in scope, armed: from now on everything of it is recorded and counted.
+    /// Puts a target in scope: from now on it is counted and, if armed, recorded.
     ///
     /// # Errors
     /// If there are too many targets.
@@ -190,19 +194,68 @@ impl Pipeline {
         spec.new.id = id;
         let subject = Arc::clone(&spec.new.subject);
         self.input(Input::Inventory(InventoryUpdate::Target(Box::new(spec.new))));
-        self.tell_listening(id, spec.sockets.as_ref());
-        let keys = spec.keys.clone();
-        self.tracked.insert(id, Tracked { subject, keys: spec.keys, inits: Vec::new(), totals: spec.totals });
+        let tracked = Tracked {
+            subject,
+            keys: spec.keys,
+            inits: Vec::new(),
+            totals: spec.totals,
+            sockets: spec.sockets,
+            armed: false,
+        };
+        for key in &tracked.keys {
+            self.probes.scope(*key, ScopeEntry { target: id, mode: Mode::KNOWN })?;
+        }
+        self.tracked.insert(id, tracked);
         for container in spec.containers {
             self.add_container(NewContainer { target: id, ..container })?;
         }
-        for key in keys {
-            self.probes.scope(key, ScopeEntry { target: id, mode: Mode::ARMED })?;
-        }
         self.read_books(id)?;
-        self.tell_connections(id, spec.sockets.as_ref());
+        if spec.armed {
+            self.arm(id)?;
+        }
         self.deliver()?;
         Ok(id)
+    }
+
+    /// From now on everything of a target is recorded. The kernel programs arm a target by themselves
+    /// when its container gets a stop signal; then this only finds the connections that exist.
+    ///
+    /// # Errors
+    /// If the target cannot be put in scope.
+    pub fn arm(&mut self, target: TargetId) -> Result<()> {
+        let Some(tracked) = self.tracked.get_mut(&target).filter(|tracked| !tracked.armed) else {
+            return Ok(());
+        };
+        tracked.armed = true;
+        let (keys, sockets) = (tracked.keys.clone(), tracked.sockets.take());
+        self.tell_listening(target, sockets.as_ref());
+        for key in keys {
+            self.probes.scope(key, ScopeEntry { target, mode: Mode::ARMED })?;
+        }
+        self.tell_connections(target, sockets.as_ref());
+        Ok(())
+    }
+
+    /// Names of a target were learned, deletion was seen, or the like.
+    ///
+    /// # Errors
+    /// If the output cannot be written.
+    pub fn update(&mut self, update: InventoryUpdate) -> Result<()> {
+        if let InventoryUpdate::Named { target, subject } = &update
+            && let Some(tracked) = self.tracked.get_mut(target)
+        {
+            tracked.subject = Arc::clone(subject);
+        }
+        self.input(Input::Inventory(update));
+        self.read_books_of_phases()?;
+        self.deliver()
+    }
+
+    /// Whether a target's network interface is there, as far as that can be told.
+    #[must_use]
+    pub fn has_interface(&self, target: TargetId) -> bool {
+        let totals = self.tracked.get(&target).and_then(|tracked| tracked.totals.as_ref());
+        totals.and_then(|totals| totals.has_interface().ok()).unwrap_or(true)
     }
 
     /// Listeners are told before records come, so that the roles of connections are known.
@@ -433,6 +486,9 @@ impl Pipeline {
         while let Some(target) = self.phase_entered.pop_first() {
             if self.tracked.contains_key(&target) {
                 self.read_books(target)?;
+            }
+            if self.tracer.is_terminating(target) {
+                self.arm(target)?;
             }
         }
         Ok(())

@@ -55,6 +55,12 @@ impl Target {
         self.told.resets_of_unread += u64::from(unread && (reset.socket.unread > 0 || reset.socket.orphan));
     }
 
+    /// Whether any container is in a phase after running.
+    #[must_use]
+    pub fn is_terminating(&self) -> bool {
+        self.containers.iter().any(|container| container.lifecycle.termination_began().is_some())
+    }
+
     /// Whether nothing is left of any container.
     #[must_use]
     pub fn is_gone(&self) -> bool {

@@ -204,6 +204,7 @@ async fn add_target(
             shared_network: false,
             late: false,
         },
+        armed: true,
         containers: Vec::new(),
         keys,
         totals: Some(inside.totals),

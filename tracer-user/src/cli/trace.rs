@@ -118,6 +118,7 @@ fn add(pipeline: &mut Pipeline, found: Found, options: &TraceOptions) -> Result<
             shared_network,
             late: false,
         },
+        armed: true,
         containers,
         keys,
         totals: (!shared_network).then_some(inside.totals),
