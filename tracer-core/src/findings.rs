@@ -93,6 +93,8 @@ pub struct Case<'a> {
     pub exhibits: &'a Exhibits,
     /// The pod was not deleted: another container took the place of one that was stopped.
     pub restarted: bool,
+    /// If Services lead to it: since when they do not, if they stopped.
+    pub endpoint: Option<Option<Mono>>,
 }
 
 /// Draws the findings, container by container.
@@ -107,6 +109,7 @@ pub fn find(case: &Case<'_>) -> Vec<Finding> {
             one.killed_at_grace_end(),
             one.oom_killed(),
             one.pre_stop(),
+            one.endpoint_removed_late(),
             one.listener_closed_early(),
             one.backlog_reset(),
             one.keep_alive_race(),
@@ -231,6 +234,28 @@ impl One<'_> {
                 remedy,
                 evidence,
             ),
+        })
+    }
+
+    /// By the API's own account load balancers could not know in time.
+    fn endpoint_removed_late(&self) -> Option<Finding> {
+        let unready = self.case.endpoint?;
+        let (stopped, signal, _) = self.stop_signal()?;
+        let late = unready.is_none_or(|unready| unready > stopped);
+        let lost = self.losses(|key| {
+            matches!(key.ending, Ending::Refused | Ending::RefusedHandshake | Ending::ResetBacklog)
+        });
+        (late && lost > 0).then(|| {
+            let when = unready.map_or_else(
+                || "was still ready when it had exited".to_owned(),
+                |unready| format!("became unready only {:.1} s after {signal}", seconds(stopped, unready)),
+            );
+            self.finding(
+                "endpoint-removed-late",
+                format!("its endpoint {when}, so that load balancers could not know"),
+                format!("delay {signal} (preStop) until the endpoint is gone; if the pod was not deleted through the API, let it become unready first"),
+                self.case.exhibits.of_phase(self.container.index, Phase::StopSignal),
+            )
         })
     }
 

@@ -8,7 +8,7 @@ use crate::{
     books::Reading,
     event::{Mono, TargetId, TcpState, Tuple},
     lifecycle::Source,
-    output::Subject,
+    output::{EndpointEvent, Subject},
 };
 
 /// One input.
@@ -156,6 +156,15 @@ pub enum InventoryUpdate {
         connections: Vec<(Tuple, TcpState)>,
         /// Number of UDP sockets.
         udp_sockets: u64,
+    },
+    /// An endpoint that leads to the target changed.
+    Endpoint {
+        /// Whose.
+        target: TargetId,
+        /// When that was received.
+        time: Mono,
+        /// How it is now.
+        endpoint: EndpointEvent,
     },
     /// Deletion of the target is known, or the preStop hook of a container starts.
     PreStop {

@@ -174,6 +174,9 @@ impl Tracer {
                     target.existing(time, &listening, &connections, udp_sockets, emit);
                 });
             }
+            InventoryUpdate::Endpoint { target, time, endpoint } => {
+                self.with(target, out, |target, _, emit| target.endpoint(time, endpoint, emit));
+            }
             InventoryUpdate::PreStop { target, container, time, source } => {
                 self.with(target, out, |target, _, emit| target.pre_stop(container, time, source, emit));
             }

@@ -103,6 +103,7 @@ impl Target {
             ledger: &self.ledger,
             exhibits: &self.exhibits,
             restarted: end == End::Restarted,
+            endpoint: self.has_endpoint.then_some(self.unready_since),
         })
     }
 
