@@ -49,6 +49,9 @@ enum Command {
         /// Where it listens
         #[arg(long, default_value_t = 8080)]
         port: u16,
+        /// Speak TLS, with the certificate that the environment names
+        #[arg(long)]
+        tls: bool,
     },
 }
 
@@ -82,13 +85,13 @@ impl From<Outcome> for ExitCode {
 /// With one sentence that says what is wrong and what to do; the exit code is 2.
 pub fn run(arguments: Arguments) -> Result<Outcome> {
     match arguments.command {
-        Command::Rehearse(arguments) => rehearse::run(*arguments),
+        Command::Rehearse(arguments) => rehearse::run(&arguments),
         Command::Trace(arguments) => trace::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
         Command::Schema => print_schema(),
         Command::Completions { shell } => print_completions(shell),
-        Command::DemoServer { behaviour, port } => {
-            options::runtime()?.block_on(demo::run(behaviour, port))?;
+        Command::DemoServer { behaviour, port, tls } => {
+            options::runtime()?.block_on(demo::run(behaviour, port, tls))?;
             Ok(Outcome::Fine)
         }
     }
