@@ -15,6 +15,10 @@ const LONG_RESPONSE: Mono = 50_000_000;
 /// A farewell is part of the close: within a jiffy of a kernel with HZ=250, in nanoseconds.
 const FAREWELL_AGE: Mono = 4_000_000;
 
+/// An application that closes after an answer of several writes that ran for less than this had
+/// written it at once; in nanoseconds.
+const DOUBTED_RESPONSE: Mono = 10_000_000;
+
 /// Where the container was when something happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Moment {
@@ -74,8 +78,14 @@ impl Close {
         self.socket.unread.saturating_sub(u32::from(self.peer_had_closed))
     }
 
-    /// Bytes of the last request if it had got no answer; 0 if it had.
+    /// Bytes of the last request if it had got no answer; 0 if it had. Few bytes before the peer's own
+    /// FIN are its farewell.
     fn unanswered(&self) -> u64 {
+        let bytes = self.without_answer();
+        if self.peer_had_closed && bytes <= FAREWELL { 0 } else { bytes }
+    }
+
+    fn without_answer(&self) -> u64 {
         match &self.socket.exchange {
             Some(exchange) if exchange.unanswered > 0 => exchange.unanswered.into(),
             Some(exchange) if self.was_farewell(exchange) => exchange.before_answer.into(),
@@ -92,16 +102,19 @@ impl Close {
         nothing_sent || self.socket.last_receive.wrapping_sub(self.socket.last_send).cast_signed() > 0
     }
 
-    /// The last write was small, alone, and part of the close itself: a TLS close_notify, no answer.
+    /// The last write was small, alone, and part of the close itself: a TLS close_notify, no answer. To
+    /// few bytes it is the reply: to the peer's own close_notify.
     fn was_farewell(&self, exchange: &Exchange) -> bool {
         self.by == ClosedBy::Application
+            && u64::from(exchange.before_answer) > FAREWELL
             && exchange.answered == exchange.last_write
             && u64::from(exchange.last_write) <= FAREWELL
             && self.time.saturating_sub(exchange.last_write_at) <= FAREWELL_AGE
     }
 
     /// Whether an answer of several writes was under way: silent for less time than it had run. An
-    /// answer that ran for long by then was hardly complete by chance.
+    /// answer that ran for long by then was hardly complete by chance. Applications close right after
+    /// an answer as a rule, so that theirs must have run for some time to be doubted at all.
     fn response_under_way(&self) -> Option<Confidence> {
         let (ran, silent) = match &self.socket.exchange {
             Some(exchange) if exchange.first_write_at == 0 => return None,
@@ -109,8 +122,7 @@ impl Close {
                 exchange.last_write_at.saturating_sub(exchange.first_write_at),
                 self.time.saturating_sub(exchange.last_write_at),
             ),
-            // By the kernel's own time stamps it began when the request came; only of exits, because
-            // applications close right after an answer as a rule.
+            // By the kernel's own time stamps it began when the request came; only of exits.
             None if self.by == ClosedBy::Exit => (
                 ticks(self.socket.last_receive, self.socket.last_send),
                 ticks(self.socket.last_send, self.socket.jiffies),
@@ -118,7 +130,8 @@ impl Close {
             None => return None,
         };
         let long = self.by == ClosedBy::Exit && ran >= LONG_RESPONSE;
-        (silent < ran).then_some(if long { Confidence::Likely } else { Confidence::Possible })
+        let doubted = self.by == ClosedBy::Exit || ran >= DOUBTED_RESPONSE;
+        (silent < ran && doubted).then_some(if long { Confidence::Likely } else { Confidence::Possible })
     }
 }
 
@@ -389,6 +402,22 @@ mod tests {
     }
 
     #[test]
+    fn a_farewell_answered_by_a_farewell_is_the_end() {
+        let farewells = Exchange {
+            answered: 24,
+            last_write: 24,
+            before_answer: 24,
+            first_write_at: CLOSED_AT - 1000,
+            last_write_at: CLOSED_AT - 1000,
+            ..Exchange::default()
+        };
+        assert_eq!(by_fin(ClosedBy::Application, farewells).judge(), harmless(Ending::IdleClosed));
+        let mut goaway = by_fin(ClosedBy::Application, asked(39));
+        goaway.close.as_mut().unwrap().peer_had_closed = true;
+        assert_eq!(goaway.judge(), harmless(Ending::PeerClosed));
+    }
+
+    #[test]
     fn a_one_way_protocol_never_answers() {
         let one_way = Connection { one_way: true, ..by_fin(ClosedBy::Exit, asked(100)) };
         assert_eq!(one_way.judge(), harmless(Ending::IdleClosed));
@@ -409,6 +438,7 @@ mod tests {
         assert_eq!(judge(ClosedBy::Exit, 2 * ms, ms), loss(Ending::MidResponse, Confidence::Possible));
         assert_eq!(judge(ClosedBy::Application, second, ms), loss(Ending::MidResponse, Confidence::Possible));
         assert_eq!(judge(ClosedBy::Exit, ms, second), harmless(Ending::IdleClosed));
+        assert_eq!(judge(ClosedBy::Application, 2 * ms, ms), harmless(Ending::IdleClosed));
     }
 
     #[test]
