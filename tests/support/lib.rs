@@ -1,1 +1,9 @@
 //! What the test binaries share.
+
+pub mod binary;
+pub mod counters;
+pub mod events;
+pub mod needs;
+pub mod netns;
+pub mod process;
+pub mod run;
