@@ -14,22 +14,30 @@ pub trait Events {
 
     /// Connections that were opened or found.
     fn opened(&self) -> Vec<&ConnectionEvent> {
-        self.bodies().filter_map(|body| if let Body::ConnectionOpened(event) = body { Some(event) } else { None }).collect()
+        self.bodies()
+            .filter_map(|body| if let Body::ConnectionOpened(event) = body { Some(event) } else { None })
+            .collect()
     }
 
     /// Connections that ended.
     fn closed(&self) -> Vec<&ConnectionEvent> {
-        self.bodies().filter_map(|body| if let Body::ConnectionClosed(event) = body { Some(event) } else { None }).collect()
+        self.bodies()
+            .filter_map(|body| if let Body::ConnectionClosed(event) = body { Some(event) } else { None })
+            .collect()
     }
 
     /// Resets of both directions.
     fn resets(&self) -> Vec<&ResetEvent> {
-        self.bodies().filter_map(|body| if let Body::Reset(event) = body { Some(event) } else { None }).collect()
+        self.bodies()
+            .filter_map(|body| if let Body::Reset(event) = body { Some(event) } else { None })
+            .collect()
     }
 
     /// Phases in order.
     fn phases(&self) -> Vec<&PhaseEvent> {
-        self.bodies().filter_map(|body| if let Body::Phase(event) = body { Some(event) } else { None }).collect()
+        self.bodies()
+            .filter_map(|body| if let Body::Phase(event) = body { Some(event) } else { None })
+            .collect()
     }
 
     /// The one verdict.
@@ -37,7 +45,8 @@ pub trait Events {
     /// # Errors
     /// If there is none, or more than one.
     fn verdict(&self) -> Result<&Verdict> {
-        let mut verdicts = self.bodies().filter_map(|body| if let Body::Verdict(event) = body { Some(event) } else { None });
+        let mut verdicts =
+            self.bodies().filter_map(|body| if let Body::Verdict(event) = body { Some(event) } else { None });
         let verdict = verdicts.next().context("there is no verdict")?;
         ensure!(verdicts.next().is_none(), "there are several verdicts");
         Ok(verdict)
@@ -48,7 +57,8 @@ pub trait Events {
     /// # Errors
     /// If it is not there.
     fn rehearsal(&self) -> Result<&RehearsalEvent> {
-        let found = self.bodies().find_map(|body| if let Body::Rehearsal(event) = body { Some(event) } else { None });
+        let found =
+            self.bodies().find_map(|body| if let Body::Rehearsal(event) = body { Some(event) } else { None });
         Ok(found.context("no line tells what the clients saw")?)
     }
 }

@@ -6,4 +6,5 @@ pub mod events;
 pub mod needs;
 pub mod netns;
 pub mod process;
+pub mod recording;
 pub mod run;

@@ -42,7 +42,10 @@ fn what_is_missing() -> Result<()> {
         return Ok(());
     }
     let conditions = answer["conditions"].as_array().cloned().unwrap_or_default();
-    let missing: Vec<String> =
-        conditions.iter().filter(|condition| condition["status"] == "missing").map(ToString::to_string).collect();
+    let missing: Vec<String> = conditions
+        .iter()
+        .filter(|condition| condition["status"] == "missing")
+        .map(ToString::to_string)
+        .collect();
     Err(anyhow!("`lastpacket check` says: {}", missing.join("; ")))
 }

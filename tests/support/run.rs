@@ -44,7 +44,8 @@ pub fn start<A: AsRef<str>>(arguments: &[A]) -> Result<Running> {
     command.args(arguments.iter().map(AsRef::as_ref));
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().context("cannot start lastpacket")?;
-    let (stdout, mut stderr) = (child.stdout.take().context("stdout")?, child.stderr.take().context("stderr")?);
+    let (stdout, mut stderr) =
+        (child.stdout.take().context("stdout")?, child.stderr.take().context("stderr")?);
     let (tell, lines) = channel();
     thread::spawn(move || {
         for text in BufReader::new(stdout).lines() {

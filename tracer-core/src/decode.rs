@@ -2,12 +2,13 @@
 
 use thiserror::Error;
 use tracer_common::{
-    ExitRecord, GoneRecord, Header, Kind, OomRecord, Pod, ResetRecord, SignalRecord, SockKind, StateRecord, task_flags,
+    ExitRecord, GoneRecord, Header, Kind, OomRecord, Pod, ResetRecord, SignalRecord, SockKind, StateRecord,
+    task_flags,
 };
 
 use crate::event::{
-    Comm, Event, EventKind, Exchange, Exit, ExitStatus, Gone, Oom, ResetReceived, ResetSent, Segment, SegmentClass,
-    Signal, Socket, SocketKind, StateChange, Task, TcpState, Tuple,
+    Comm, Event, EventKind, Exchange, Exit, ExitStatus, Gone, Oom, ResetReceived, ResetSent, Segment,
+    SegmentClass, Signal, Socket, SocketKind, StateChange, Task, TcpState, Tuple,
 };
 
 /// Why a record could not be decoded. Counted, never fatal.
@@ -194,7 +195,11 @@ mod tests {
     fn exit_codes_and_signals_are_told_apart() {
         let record = |status| ExitRecord { status, is_init: 1, container: 3, ..ExitRecord::default() };
         assert_eq!(exit(&record(9)).status, ExitStatus::Signal(9));
-        assert_eq!(exit(&record(0x8b)).status, ExitStatus::Signal(11), "bit 7 says that there is a core dump");
+        assert_eq!(
+            exit(&record(0x8b)).status,
+            ExitStatus::Signal(11),
+            "bit 7 says that there is a core dump"
+        );
         assert_eq!(exit(&record(7 << 8)).status, ExitStatus::Code(7));
         assert_eq!(exit(&record(0)).init_of, Some(3));
     }

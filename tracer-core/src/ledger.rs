@@ -6,12 +6,13 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use crate::{
     connection::{Connection, Moment, after_close, worse},
     event::{Mono, ResetReceived, ResetSent, SocketKind, StateChange, TcpState, Tuple},
+    peers::Peers,
     words::{Confidence, Ending, Hop, Judgement, Origin, Role},
 };
 
-/// A reset by our own act follows its state change within the same system call; this long after the
-/// change a connection is judged without one.
-const SETTLE: Mono = 20_000_000;
+/// A reset by our own act follows its state change within the same system call, and the kubelet's side
+/// of a refused probe its reset; this long after it a connection is judged without.
+pub const SETTLE: Mono = 20_000_000;
 /// TIME_WAIT (`TCP_TIMEWAIT_LEN`): how long a reset may still belong to a closed connection.
 const REMEMBER: Mono = 60_000_000_000;
 /// Closed connections remembered at most; beyond, the oldest are forgotten first.
@@ -37,6 +38,8 @@ pub struct Loss {
     pub time: Mono,
     /// Whose connection.
     pub tuple: Tuple,
+    /// How far it went.
+    pub hop: Hop,
     /// What it counts as.
     pub key: LossKey,
 }
@@ -69,7 +72,7 @@ enum Ended {
     /// It may still get the reset that belongs to its end.
     Settling(Box<Connection>),
     /// It was judged.
-    Judged { judgement: Judgement, moment: Moment, role: Role, origin: Origin },
+    Judged { judgement: Judgement, moment: Moment, role: Role, origin: Origin, hop: Hop },
 }
 
 /// Connections in numbers.
@@ -115,6 +118,10 @@ pub struct Ledger {
     endings: BTreeMap<Ending, u64>,
     census: Census,
     traffic: Traffic,
+    peers: Peers,
+    /// Connections of the kubelet's probes, as the pod sees them, and when they were made.
+    probes: HashMap<Tuple, Mono>,
+    probes_to_forget: VecDeque<(Mono, Tuple)>,
 }
 
 /// What the ledger is told of a connection that it does not know yet.
@@ -126,6 +133,8 @@ pub struct Newcomer {
     pub origin: Origin,
     /// How far it goes.
     pub hop: Hop,
+    /// Its protocol never answers.
+    pub one_way: bool,
 }
 
 impl Ledger {
@@ -154,12 +163,13 @@ impl Ledger {
         }
         let known = self.live.contains_key(&key);
         let connection = self.live.entry(key).or_insert_with(|| {
-            let Newcomer { role, origin, hop } = newcomer(change);
+            let Newcomer { role, origin, hop, one_way } = newcomer(change);
             Connection {
                 tuple: change.tuple,
                 role,
                 origin,
                 hop,
+                one_way,
                 opened: opens.then_some(time),
                 moment,
                 state: change.old,
@@ -175,6 +185,7 @@ impl Ledger {
             *count += 1;
             if is_traffic(connection.role, connection.origin, connection.hop) {
                 self.census.from_peers += 1;
+                self.peers.connected(connection.tuple.peer_ip(), time, moment.phase);
                 if opens {
                     self.traffic.last_connection = self.traffic.last_connection.max(Some(time));
                 }
@@ -191,8 +202,15 @@ impl Ledger {
         }
     }
 
-    fn end(&mut self, time: Mono, connection: Connection, tell: &mut impl FnMut(&Connection, Told)) {
+    fn end(&mut self, time: Mono, mut connection: Connection, tell: &mut impl FnMut(&Connection, Told)) {
         self.census.ended += 1;
+        let peer = connection.tuple.peer_ip();
+        if is_traffic(connection.role, connection.origin, connection.hop) {
+            if self.peers.is_suspected_checker(peer) && !connection.carried_payload() {
+                connection.origin = Origin::SuspectedChecker;
+            }
+            self.peers.ended(peer, connection.carried_payload(), connection.moment_of_end().phase);
+        }
         let tuple = connection.tuple;
         if let Some((_, Ended::Settling(earlier))) = self.ended.remove(&tuple) {
             self.judge(&earlier, tell);
@@ -212,27 +230,40 @@ impl Ledger {
         self.settle(connection, judgement, tell)
     }
 
-    fn settle(&mut self, connection: &Connection, judgement: Judgement, tell: &mut impl FnMut(&Connection, Told)) -> Ended {
+    fn settle(
+        &mut self,
+        connection: &Connection,
+        judgement: Judgement,
+        tell: &mut impl FnMut(&Connection, Told),
+    ) -> Ended {
         let moment = connection.moment_of_end();
         *self.endings.entry(judgement.ending).or_default() += 1;
         let time = connection.close.map_or_else(|| connection.opened.unwrap_or_default(), |close| close.time);
-        self.count_loss(time, connection.tuple, moment, judgement);
+        self.count_loss(time, connection.tuple, connection.hop, moment, judgement);
         tell(connection, Told::Closed(judgement));
-        Ended::Judged { judgement, moment, role: connection.role, origin: connection.origin }
+        Ended::Judged {
+            judgement,
+            moment,
+            role: connection.role,
+            origin: connection.origin,
+            hop: connection.hop,
+        }
     }
 
-    fn count_loss(&mut self, time: Mono, tuple: Tuple, moment: Moment, judgement: Judgement) {
+    fn count_loss(&mut self, time: Mono, tuple: Tuple, hop: Hop, moment: Moment, judgement: Judgement) {
         let Some(confidence) = judgement.confidence else { return };
         let key = LossKey { ending: judgement.ending, moment, confidence };
         *self.losses.entry(key).or_default() += 1;
+        self.peers.lost(tuple.peer_ip(), confidence, 1);
         if self.evidence.len() < MAX_EVIDENCE {
-            self.evidence.push(Loss { time, tuple, key });
+            self.evidence.push(Loss { time, tuple, hop, key });
         }
     }
 
     fn uncount_loss(&mut self, tuple: Tuple, moment: Moment, judgement: Judgement) {
         let Some(confidence) = judgement.confidence else { return };
         let key = LossKey { ending: judgement.ending, moment, confidence };
+        self.peers.lost(tuple.peer_ip(), confidence, -1);
         if let Some(count) = self.losses.get_mut(&key) {
             *count -= 1;
             if *count == 0 {
@@ -242,6 +273,19 @@ impl Ledger {
         if let Some(at) = self.evidence.iter().rposition(|loss| loss.tuple == tuple && loss.key == key) {
             self.evidence.remove(at);
         }
+    }
+
+    /// Takes a connection that the kubelet made. An accepted one is told before the pod's kernel
+    /// accepts it: its socket is complete only at the last segment of the handshake.
+    pub fn probe(&mut self, time: Mono, tuple: Tuple) {
+        self.probes.insert(tuple, time);
+        self.probes_to_forget.push_back((time, tuple));
+    }
+
+    /// Whether the kubelet made this connection.
+    #[must_use]
+    pub fn is_probe(&self, tuple: &Tuple) -> bool {
+        self.probes.contains_key(tuple)
     }
 
     /// Takes a reset that was sent. `moment` is where the container is now; `stranger` says what is
@@ -294,7 +338,7 @@ impl Ledger {
                 let judgement = Some(connection.judge());
                 (judged, ResetMeaning { judgement, moment, role: connection.role, origin: connection.origin })
             }
-            Ended::Judged { judgement, moment, role, origin } => {
+            Ended::Judged { judgement, moment, role, origin, hop } => {
                 let nobody = role == Role::Client || matches!(origin, Origin::Checker | Origin::KubeletProbe);
                 let later = after_close(reset);
                 let later = if nobody { Judgement::harmless(later.ending) } else { later };
@@ -305,9 +349,9 @@ impl Ledger {
                     self.uncount_loss(reset.tuple, moment, judgement);
                     self.recount_ending(judgement.ending, result.ending);
                     at = now;
-                    self.count_loss(time, reset.tuple, at, result);
+                    self.count_loss(time, reset.tuple, hop, at, result);
                 }
-                let judged = Ended::Judged { judgement: result, moment: at, role, origin };
+                let judged = Ended::Judged { judgement: result, moment: at, role, origin, hop };
                 (judged, ResetMeaning { judgement: Some(result), moment: now, role, origin })
             }
         }
@@ -321,24 +365,36 @@ impl Ledger {
     }
 
     /// A reset to a segment of no connection that is known: to a SYN, or to the end of a handshake.
-    fn reset_to_stranger(&mut self, time: Mono, reset: &ResetSent, moment: Moment, stranger: Newcomer) -> ResetMeaning {
+    fn reset_to_stranger(
+        &mut self,
+        time: Mono,
+        reset: &ResetSent,
+        moment: Moment,
+        stranger: Newcomer,
+    ) -> ResetMeaning {
         let ending = match reset.segment {
             Some(segment) if segment.is_syn() => Ending::Refused,
             Some(_) => Ending::RefusedHandshake,
             None => Ending::ResetAbort,
         };
         let nobody = matches!(stranger.origin, Origin::Checker | Origin::KubeletProbe);
+        let suspected = self.peers.is_suspected_checker(reset.tuple.peer_ip());
+        let origin = if suspected && !nobody { Origin::SuspectedChecker } else { stranger.origin };
+        let confidence = if suspected { Confidence::Possible } else { Confidence::Certain };
         let judgement =
-            if nobody { Judgement::harmless(ending) } else { Judgement::loss(ending, Confidence::Certain) };
+            if nobody { Judgement::harmless(ending) } else { Judgement::loss(ending, confidence) };
+        if origin == Origin::Peer {
+            self.peers.connected(reset.tuple.peer_ip(), time, moment.phase);
+        }
         *self.endings.entry(ending).or_default() += 1;
-        self.count_loss(time, reset.tuple, moment, judgement);
-        if !nobody && stranger.hop == Hop::External {
+        self.count_loss(time, reset.tuple, stranger.hop, moment, judgement);
+        if origin == Origin::Peer && stranger.hop == Hop::External {
             self.traffic.last_connection = self.traffic.last_connection.max(Some(time));
         }
-        let judged = Ended::Judged { judgement, moment, role: Role::Server, origin: stranger.origin };
+        let judged = Ended::Judged { judgement, moment, role: Role::Server, origin, hop: stranger.hop };
         self.ended.insert(reset.tuple, (time, judged));
         self.to_forget.push_back((time, reset.tuple));
-        ResetMeaning { judgement: Some(judgement), moment, role: Role::Server, origin: stranger.origin }
+        ResetMeaning { judgement: Some(judgement), moment, role: Role::Server, origin }
     }
 
     /// Takes a reset that was received.
@@ -361,6 +417,14 @@ impl Ledger {
                 let judged = self.judge(&connection, tell);
                 self.ended.insert(tuple, (time, judged));
                 self.to_forget.push_back((time, tuple));
+            }
+        }
+        while let Some((time, tuple)) = self.probes_to_forget.front().copied()
+            && now >= time + REMEMBER
+        {
+            self.probes_to_forget.pop_front();
+            if self.probes.get(&tuple) == Some(&time) {
+                self.probes.remove(&tuple);
             }
         }
         while let Some((time, tuple)) = self.to_forget.front().copied()
@@ -404,6 +468,18 @@ impl Ledger {
     #[must_use]
     pub fn traffic(&self) -> Traffic {
         self.traffic
+    }
+
+    /// Who the clients are.
+    #[must_use]
+    pub fn peers(&self) -> &Peers {
+        &self.peers
+    }
+
+    /// Counts losses without connections: the kernel dropped them before there was one.
+    pub fn count_dropped(&mut self, moment: Moment, count: u64) {
+        let key = LossKey { ending: Ending::Dropped, moment, confidence: Confidence::Likely };
+        *self.losses.entry(key).or_default() += count;
     }
 
     /// Losses by what they are counted by.

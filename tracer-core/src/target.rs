@@ -1,23 +1,31 @@
 //! One target: its containers, its ledger, its books, and what each event means to them.
 
-use std::{collections::HashMap, net::IpAddr, sync::Arc};
+use std::{
+    collections::{HashMap, VecDeque},
+    net::IpAddr,
+    sync::Arc,
+};
 
 use crate::{
     books::{Reading, Received, balance},
     connection::{Connection, Moment},
-    event::{Exit, ExitStatus, Gone, Mono, Oom, ResetReceived, ResetSent, Signal, StateChange, TcpState, Tuple},
-    input::{NewContainer, NewTarget, Network},
+    event::{
+        Exit, ExitStatus, Gone, Mono, Oom, ResetReceived, ResetSent, Signal, StateChange, TcpState, Tuple,
+    },
+    findings::{Case, Exhibits, Finding, Suspect, find},
+    input::{Network, NewContainer, NewTarget},
     jiffies::Jiffies,
-    ledger::{Ledger, Newcomer, Told},
+    ledger::{Ledger, Newcomer, SETTLE, Told},
     lifecycle::{Lifecycle, PhaseStart, Source},
     output::{
         Body, ConnectionEnd, ConnectionEvent, Container as ContainerName, ExitEvent, Network as NetworkEvent,
         PhaseEvent, Process, ResetEvent, SignalEvent, SignalName, Status, Subject,
     },
     verdict::{
-        Connections, ContainerSummary, Evidence, Gap, PhaseSummary, TrafficSummary, Verdict, decide, list_losses, totals,
+        Connections, ContainerSummary, Evidence, Gap, PhaseSummary, TrafficSummary, Verdict, decide,
+        list_losses, list_peers, totals,
     },
-    words::{Direction, Hop, Origin, Phase, Result, Role},
+    words::{Direction, Hop, Judgement, Origin, Phase, Role},
 };
 
 /// What the whole run has in common.
@@ -48,6 +56,7 @@ pub struct Target {
     pub subject: Arc<Subject>,
     addresses: Vec<IpAddr>,
     checkers: Vec<Network>,
+    one_way: Vec<u16>,
     late: bool,
     shared_network: bool,
     containers: Vec<Container>,
@@ -57,12 +66,15 @@ pub struct Target {
     first: Option<Reading>,
     last: Option<Reading>,
     decoded: u64,
+    exhibits: Exhibits,
+    /// Resets to SYNs, until it is known whether the kubelet sent them.
+    refused: VecDeque<(Mono, ResetSent, Moment)>,
     /// Number of the first line about it.
     pub first_seq: Option<u64>,
 }
 
-/// An event's time and body.
-pub type Emit<'a> = dyn FnMut(Mono, Body) + 'a;
+/// Writes an event, by its time and body; tells the number of its line.
+pub type Emit<'a> = dyn FnMut(Mono, Body) -> u64 + 'a;
 
 impl Target {
     /// A target that comes into scope.
@@ -72,6 +84,7 @@ impl Target {
             subject: target.subject,
             addresses: target.addresses,
             checkers: target.checkers,
+            one_way: target.one_way,
             late: target.late,
             shared_network: target.shared_network,
             containers: Vec::new(),
@@ -80,6 +93,8 @@ impl Target {
             first: None,
             last: None,
             decoded: 0,
+            exhibits: Exhibits::default(),
+            refused: VecDeque::new(),
             first_seq: None,
         }
     }
@@ -162,7 +177,9 @@ impl Target {
         emit(
             time,
             Body::Exit(ExitEvent {
-                container: container.and_then(|index| self.containers.get(index as usize)).map(Container::named),
+                container: container
+                    .and_then(|index| self.containers.get(index as usize))
+                    .map(Container::named),
                 process: process(exit.task.pid, exit.task.comm),
                 init: exit.init_of.is_some(),
                 status: status(exit.status),
@@ -187,9 +204,9 @@ impl Target {
         self.tell_phase(index, start, emit);
     }
 
-    fn tell_phase(&self, index: u32, start: Option<PhaseStart>, emit: &mut Emit<'_>) {
+    fn tell_phase(&mut self, index: u32, start: Option<PhaseStart>, emit: &mut Emit<'_>) {
         let (Some(start), Some(container)) = (start, self.containers.get(index as usize)) else { return };
-        emit(
+        let seq = emit(
             start.time,
             Body::Phase(PhaseEvent {
                 container: container.named(),
@@ -200,6 +217,7 @@ impl Target {
                 cause: container.lifecycle.cause(),
             }),
         );
+        self.exhibits.phase(index, start.phase, seq);
     }
 
     // ---- connections ----
@@ -215,33 +233,58 @@ impl Target {
             return;
         }
         let moment = self.moment(container);
+        let origin = self.origin(&change.tuple);
         let newcomer = |change: &StateChange| Newcomer {
             role: role(change, &self.listeners),
-            origin: origin(&self.checkers, change.tuple.peer_ip()),
+            origin,
             hop: hop(&self.addresses, &change.tuple),
+            one_way: self.one_way.contains(&change.tuple.local_port),
         };
-        let containers = &self.containers;
         let last_receive = jiffies.time_of(time, change.socket.jiffies, change.socket.last_receive);
+        let mut teller =
+            Teller { containers: &self.containers, exhibits: &mut self.exhibits, now: time, emit };
         self.ledger.change(time, change, moment, last_receive, newcomer, &mut |connection, told| {
-            tell_connection(containers, time, connection, told, emit);
+            teller.tell(connection, told);
         });
+    }
+
+    /// The kubelet made a connection, as the pod sees it.
+    pub fn probe(&mut self, time: Mono, tuple: Tuple) {
+        self.ledger.probe(time, tuple);
     }
 
     /// A reset was sent.
     pub fn reset_sent(&mut self, time: Mono, reset: &ResetSent, rules: &Rules, emit: &mut Emit<'_>) {
         let container = self.container_of(reset.socket.cgroup, reset.tuple.local_port);
         let moment = self.moment(container);
+        if reset.segment.is_some_and(|segment| segment.is_syn()) {
+            self.refused.push_back((time, *reset, moment));
+        } else {
+            self.judge_reset(time, reset, moment, rules, emit);
+        }
+    }
+
+    fn judge_reset(
+        &mut self,
+        time: Mono,
+        reset: &ResetSent,
+        moment: Moment,
+        rules: &Rules,
+        emit: &mut Emit<'_>,
+    ) {
         let stranger = Newcomer {
             role: Role::Server,
-            origin: origin(&self.checkers, reset.tuple.peer_ip()),
+            origin: self.origin(&reset.tuple),
             hop: hop(&self.addresses, &reset.tuple),
+            one_way: false,
         };
-        let containers = &self.containers;
+        let mut teller =
+            Teller { containers: &self.containers, exhibits: &mut self.exhibits, now: time, emit };
         let meaning = self.ledger.reset_sent(time, reset, moment, stranger, &mut |connection, told| {
-            tell_connection(containers, time, connection, told, emit);
+            teller.tell(connection, told);
         });
         let body = ResetEvent {
-            container: named(containers, meaning.moment.container),
+            container: named(&self.containers, meaning.moment.container),
             phase: meaning.moment.phase,
             cause: meaning.moment.cause,
             direction: Direction::Sent,
@@ -254,7 +297,10 @@ impl Target {
             ending: meaning.judgement.map(|judgement| judgement.ending),
             confidence: meaning.judgement.and_then(|judgement| judgement.confidence),
         };
-        emit(time, Body::Reset(body));
+        let seq = emit(time, Body::Reset(body));
+        if let Some(Judgement { ending, confidence: Some(_) }) = meaning.judgement {
+            self.exhibits.loss(meaning.moment.container, ending, seq);
+        }
     }
 
     /// A reset was received.
@@ -279,10 +325,27 @@ impl Target {
         emit(time, Body::Reset(body));
     }
 
+    fn origin(&self, tuple: &Tuple) -> Origin {
+        if self.ledger.is_probe(tuple) {
+            Origin::KubeletProbe
+        } else if self.checkers.iter().any(|network| network.contains(tuple.peer_ip())) {
+            Origin::Checker
+        } else {
+            Origin::Peer
+        }
+    }
+
+    fn judge_refused(&mut self, until: Mono, rules: &Rules, emit: &mut Emit<'_>) {
+        while let Some((time, reset, moment)) = self.refused.pop_front_if(|(time, ..)| *time <= until) {
+            self.judge_reset(time, &reset, moment, rules, emit);
+        }
+    }
+
     /// Judges what has settled.
-    pub fn tick(&mut self, now: Mono, emit: &mut Emit<'_>) {
-        let containers = &self.containers;
-        self.ledger.tick(now, &mut |connection, told| tell_connection(containers, now, connection, told, emit));
+    pub fn tick(&mut self, now: Mono, rules: &Rules, emit: &mut Emit<'_>) {
+        self.judge_refused(now.saturating_sub(SETTLE), rules, emit);
+        let mut teller = Teller { containers: &self.containers, exhibits: &mut self.exhibits, now, emit };
+        self.ledger.tick(now, &mut |connection, told| teller.tell(connection, told));
     }
 
     /// The container whose cgroup it is; else the one that listened last on the port; else the first.
@@ -310,11 +373,10 @@ impl Target {
     }
 
     /// Judges all that is left, and decides.
-    pub fn finish(&mut self, now: Mono, interface_gone: bool, emit: &mut Emit<'_>) {
-        let containers = &self.containers;
-        self.ledger.finish(now, interface_gone, &mut |connection, told| {
-            tell_connection(containers, now, connection, told, emit);
-        });
+    pub fn finish(&mut self, now: Mono, interface_gone: bool, rules: &Rules, emit: &mut Emit<'_>) {
+        self.judge_refused(Mono::MAX, rules, emit);
+        let mut teller = Teller { containers: &self.containers, exhibits: &mut self.exhibits, now, emit };
+        self.ledger.finish(now, interface_gone, &mut |connection, told| teller.tell(connection, told));
     }
 
     /// The verdict, after [`finish`](Self::finish). `last_seq` is the last line before it.
@@ -334,9 +396,20 @@ impl Target {
             connections: Connections::of(self.ledger.census(), self.ledger.open() as u64),
             traffic,
             containers: self.containers.iter().map(Container::summary).collect(),
+            findings: self.findings(),
+            peers: list_peers(&self.ledger),
             books,
             evidence: Evidence { first_seq: self.first_seq.unwrap_or(last_seq), last_seq },
         }
+    }
+
+    fn findings(&self) -> Vec<Finding> {
+        let containers = self.containers.iter().enumerate().map(|(index, container)| Suspect {
+            index: index as u32,
+            name: &container.name,
+            lifecycle: &container.lifecycle,
+        });
+        find(&Case { containers: containers.collect(), ledger: &self.ledger, exhibits: &self.exhibits })
     }
 
     fn balance(&self) -> Vec<crate::books::Book> {
@@ -384,13 +457,15 @@ impl Target {
 
     /// The exit of the last container to exit, if all did.
     fn exited_at(&self) -> Option<Mono> {
-        let mut exits = self.containers.iter().map(|container| container.lifecycle.exit().map(|(time, _)| time));
+        let mut exits =
+            self.containers.iter().map(|container| container.lifecycle.exit().map(|(time, _)| time));
         exits.try_fold(0, |latest, exit| Some(latest.max(exit?))).filter(|_| !self.containers.is_empty())
     }
 
     fn traffic(&self) -> TrafficSummary {
         let traffic = self.ledger.traffic();
-        let quiet = |exit: Mono| traffic.last_arrival().map(|arrival| exit.cast_signed() - arrival.cast_signed());
+        let quiet =
+            |exit: Mono| traffic.last_arrival().map(|arrival| exit.cast_signed() - arrival.cast_signed());
         TrafficSummary {
             last_connection_mono_ns: traffic.last_connection,
             last_data_mono_ns: traffic.last_data,
@@ -448,7 +523,9 @@ fn process(pid: u32, comm: crate::event::Comm) -> Process {
 fn status(status: ExitStatus) -> Status {
     match status {
         ExitStatus::Code(code) => Status { exit_code: Some(code), killed_by: None },
-        ExitStatus::Signal(signal) => Status { exit_code: None, killed_by: Some(SignalName::new(signal.into())) },
+        ExitStatus::Signal(signal) => {
+            Status { exit_code: None, killed_by: Some(SignalName::new(signal.into())) }
+        }
     }
 }
 
@@ -461,10 +538,6 @@ fn role(change: &StateChange, listeners: &HashMap<u16, u32>) -> Role {
     }
 }
 
-fn origin(checkers: &[Network], peer: IpAddr) -> Origin {
-    if checkers.iter().any(|network| network.contains(peer)) { Origin::Checker } else { Origin::Peer }
-}
-
 fn hop(addresses: &[IpAddr], tuple: &Tuple) -> Hop {
     let peer = tuple.peer_ip();
     if peer.is_loopback() || tuple.local == tuple.peer || addresses.contains(&peer) {
@@ -474,45 +547,52 @@ fn hop(addresses: &[IpAddr], tuple: &Tuple) -> Hop {
     }
 }
 
-fn tell_connection(containers: &[Container], now: Mono, connection: &Connection, told: Told, emit: &mut Emit<'_>) {
-    let (moment, time, end) = match told {
-        Told::Opened => (connection.moment, now, None),
-        Told::Closed(judgement) => {
-            let end = ConnectionEnd {
-                ending: judgement.ending,
-                confidence: judgement.confidence,
-                closed_by: connection.close.map(|close| close.by),
-                delivered: connection.delivered(),
-                bytes_received: connection.socket.bytes_received,
-                bytes_acked: connection.socket.bytes_acked,
-            };
-            (connection.moment_of_end(), connection.close.map_or(now, |close| close.time), Some(end))
-        }
-    };
-    let opened = end.is_none();
-    let event = ConnectionEvent {
-        container: named(containers, moment.container),
-        phase: moment.phase,
-        cause: moment.cause,
-        network: NetworkEvent::from(&connection.tuple),
-        role: connection.role,
-        origin: connection.origin,
-        hop: connection.hop,
-        opened_mono_ns: connection.opened,
-        end,
-    };
-    emit(time, if opened { Body::ConnectionOpened(event) } else { Body::ConnectionClosed(event) });
+/// Writes what the ledger tells of connections.
+struct Teller<'a, 'b> {
+    containers: &'a [Container],
+    exhibits: &'a mut Exhibits,
+    now: Mono,
+    emit: &'a mut Emit<'b>,
 }
 
-/// Exit codes of DESIGN section 2 follow from the worst result of a run.
-#[must_use]
-pub fn worst(results: impl IntoIterator<Item = Result>) -> Option<Result> {
-    let rank = |result: &Result| match result {
-        Result::Cut => 4,
-        Result::Unproven => 3,
-        Result::Late => 2,
-        Result::Drained => 1,
-        Result::Idle => 0,
-    };
-    results.into_iter().max_by_key(rank)
+impl Teller<'_, '_> {
+    fn tell(&mut self, connection: &Connection, told: Told) {
+        match told {
+            Told::Opened => {
+                let event = self.event(connection, connection.moment, None);
+                (self.emit)(self.now, Body::ConnectionOpened(event));
+            }
+            Told::Closed(judgement) => {
+                let end = ConnectionEnd {
+                    ending: judgement.ending,
+                    confidence: judgement.confidence,
+                    closed_by: connection.close.map(|close| close.by),
+                    delivered: connection.delivered(),
+                    bytes_received: connection.socket.bytes_received,
+                    bytes_acked: connection.socket.bytes_acked,
+                };
+                let moment = connection.moment_of_end();
+                let time = connection.close.map_or(self.now, |close| close.time);
+                let event = self.event(connection, moment, Some(end));
+                let seq = (self.emit)(time, Body::ConnectionClosed(event));
+                if judgement.confidence.is_some() {
+                    self.exhibits.loss(moment.container, judgement.ending, seq);
+                }
+            }
+        }
+    }
+
+    fn event(&self, connection: &Connection, moment: Moment, end: Option<ConnectionEnd>) -> ConnectionEvent {
+        ConnectionEvent {
+            container: named(self.containers, moment.container),
+            phase: moment.phase,
+            cause: moment.cause,
+            network: NetworkEvent::from(&connection.tuple),
+            role: connection.role,
+            origin: connection.origin,
+            hop: connection.hop,
+            opened_mono_ns: connection.opened,
+            end,
+        }
+    }
 }
