@@ -46,6 +46,13 @@ impl Pair {
         read_some(&self.client)
     }
 
+    /// An exchange, and then silence: what the server sends just before its close may be a farewell.
+    pub fn exchange_and_pause(&self) -> Result<()> {
+        self.exchange()?;
+        pause(20);
+        Ok(())
+    }
+
     /// A request of 10 bytes, read by the server.
     pub fn ask(&self) -> Result<()> {
         send(&self.client, &[b'x'; 10])?;

@@ -144,10 +144,14 @@ impl Link {
     /// Without root or `ip`.
     pub fn new() -> Result<Self> {
         let link = Self { client: Namespace::new()?, server: Namespace::new()? };
+        // Without duplicate detection also link-local addresses can be used at once.
+        for namespace in [&link.client, &link.server] {
+            namespace.sysctl("net.ipv6.conf.default.accept_dad", "0")?;
+        }
         link.client.ip(&format!("link add vA type veth peer name vB netns {}\n", link.server.path()))?;
         for (namespace, device, last) in [(&link.client, "vA", 1), (&link.server, "vB", 2)] {
             namespace.ip(&format!(
-                "addr add 10.99.0.{last}/24 dev {device}\naddr add fd99::{last}/64 dev {device} nodad\nlink set {device} up\n"
+                "addr add 10.99.0.{last}/24 dev {device}\naddr add fd99::{last}/64 dev {device}\nlink set {device} up\n"
             ))?;
         }
         Ok(link)

@@ -70,7 +70,9 @@ pub const CASES: &[Case] = &[
 ];
 
 fn fin_client_first(scene: &mut Scene) -> Result<()> {
-    let Pair { client, server, listener } = exchanged(scene)?;
+    let pair = scene.pair()?;
+    pair.exchange()?;
+    let Pair { client, server, listener } = pair;
     drop(client);
     read_eof(&server)?;
     drop((server, listener));
@@ -155,7 +157,7 @@ fn scm_rights_in_flight_gc(scene: &mut Scene) -> Result<()> {
 /// A connection after a request and its answer.
 fn exchanged(scene: &mut Scene) -> Result<Pair> {
     let pair = scene.pair()?;
-    pair.exchange()?;
+    pair.exchange_and_pause()?;
     Ok(pair)
 }
 

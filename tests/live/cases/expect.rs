@@ -114,11 +114,6 @@ impl Connection {
     pub fn by_nobody(self) -> Self {
         Self { closed_by: None, ..self }
     }
-
-    /// That not all was delivered.
-    pub fn undelivered(self) -> Self {
-        Self { delivered: false, ..self }
-    }
 }
 
 impl Reset {
@@ -132,6 +127,11 @@ impl Reset {
             ending: Some(ending),
             confidence: Some(confidence),
         }
+    }
+
+    /// That what it means is not known yet: the connection is not closed.
+    pub fn of_live(self) -> Self {
+        Self { ending: None, confidence: None, ..self }
     }
 
     /// A reset that a segment drew.

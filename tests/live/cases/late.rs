@@ -43,7 +43,8 @@ fn small_and_late() -> Expected {
 fn late_data_timewait(scene: &mut Scene) -> Result<()> {
     let Pair { listener, client, server } = exchanged(scene)?;
     drop(server);
-    pause(50);
+    // The client's kernel may acknowledge the FIN 40 ms later.
+    pause(120);
     send(&client, b"GET / HTTP/1.1\r\n\r\n")?;
     pause(50);
     let sent = client.send(b"more");
@@ -56,7 +57,8 @@ fn late_data_three_segments(scene: &mut Scene) -> Result<()> {
     let Pair { listener, client, server } = exchanged(scene)?;
     client.set_tcp_nodelay(true)?;
     drop(server);
-    pause(50);
+    // The client's kernel may acknowledge the FIN 40 ms later.
+    pause(120);
     for _ in 0..3 {
         let sent = client.send(&[b'q'; 20]);
         if scene.note_error(sent).is_none() {
@@ -72,6 +74,7 @@ fn late_data_three_segments(scene: &mut Scene) -> Result<()> {
 fn tls_like_graceful_drain_client_sends_alert_after_fin(scene: &mut Scene) -> Result<()> {
     let Pair { listener, client, server } = exchanged(scene)?;
     send(&server, &[b'N'; 24])?;
+    pause(20);
     drop(server);
     scene.read_to_end(&client)?;
     send(&client, b"\x17\x03\x03\x00\x13aaaaaaaaaaaaaaaaaaa")?;
@@ -83,6 +86,6 @@ fn tls_like_graceful_drain_client_sends_alert_after_fin(scene: &mut Scene) -> Re
 
 fn exchanged(scene: &mut Scene) -> Result<Pair> {
     let pair = scene.pair()?;
-    pair.exchange()?;
+    pair.exchange_and_pause()?;
     Ok(pair)
 }
