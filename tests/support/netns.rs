@@ -3,17 +3,18 @@
 
 use std::{
     fs::{self, File},
-    io::Write,
-    net::IpAddr,
+    io::{ErrorKind, Write},
+    net::{IpAddr, SocketAddr, TcpStream},
     os::{
         fd::{AsFd, AsRawFd},
         unix::fs::MetadataExt,
     },
     process::{Command, Stdio},
     thread,
+    time::Duration,
 };
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use nix::sched::{CloneFlags, setns, unshare};
 
 /// A network namespace, kept by a descriptor.
@@ -154,6 +155,21 @@ impl Link {
                 "addr add 10.99.0.{last}/24 dev {device}\naddr add fd99::{last}/64 dev {device}\nlink set {device} up\n"
             ))?;
         }
+        [Family::V4, Family::V6].into_iter().try_for_each(|family| link.wait_until_up(family))?;
         Ok(link)
+    }
+
+    /// A new link takes no packets for a while: waits until the server refuses a connection.
+    fn wait_until_up(&self, family: Family) -> Result<()> {
+        let closed = SocketAddr::new(family.server(), 1);
+        for _ in 0..100 {
+            let refused =
+                self.client.enter(|| Ok(TcpStream::connect_timeout(&closed, Duration::from_millis(50))))?;
+            match refused.map_err(|error| error.kind()) {
+                Err(ErrorKind::ConnectionRefused) => return Ok(()),
+                _ => thread::sleep(Duration::from_millis(10)),
+            }
+        }
+        bail!("the link between the namespaces does not come up for {family:?}")
     }
 }

@@ -72,7 +72,9 @@ fn late_data_three_segments(scene: &mut Scene) -> Result<()> {
 
 /// The server says close_notify and closes; the client answers with its own.
 fn tls_like_graceful_drain_client_sends_alert_after_fin(scene: &mut Scene) -> Result<()> {
-    let Pair { listener, client, server } = exchanged(scene)?;
+    let pair = scene.pair()?;
+    pair.exchange()?;
+    let Pair { listener, client, server } = pair;
     send(&server, &[b'N'; 24])?;
     pause(20);
     drop(server);

@@ -1,5 +1,8 @@
 //! Processes that cases need: this program itself, with a listening socket as its standard input.
 
+mod hold;
+mod http;
+
 use std::{
     io::{Read, Write},
     net::{TcpListener, TcpStream},
@@ -9,16 +12,17 @@ use std::{
     time::Duration,
 };
 
+pub use self::hold::Holder;
+
 use anyhow::{Context, Result, bail};
 use lastpacket_tests::netns::Namespace;
 use nix::sys::signal::{Signal, raise};
 use socket2::{SockRef, Socket};
 
-/// What `role` gives this process to do: the words after its name, if they are `child ROLE`.
-pub fn role() -> Option<(&'static str, &'static str)> {
-    let words: Vec<String> = std::env::args().skip(1).collect();
-    let [first, role] = words.as_slice() else { return None };
-    (first == "child").then(|| ("child", &*role.clone().leak()))
+/// The role of this process, if it was started as a child: the word after `child`.
+pub fn role() -> Option<String> {
+    let mut words = std::env::args().skip(1);
+    if words.next()? == "child" { words.next() } else { None }
 }
 
 /// Starts this program in a namespace, with a listener to serve.
@@ -34,10 +38,24 @@ pub fn start(namespace: &Namespace, role: &str, listener: &Socket) -> Result<Chi
     })
 }
 
-/// Serves one connection as the role says, and ends.
+/// Does what the role says, until that is done or the process is ended.
 pub fn play(role: &str) -> Result<()> {
-    let listener = TcpListener::from(std::io::stdin().as_fd().try_clone_to_owned()?);
-    let (mut connection, _) = listener.accept()?;
+    match role.split_once(':').unwrap_or((role, "")) {
+        ("hold", count) => hold::hold(count.parse()?),
+        ("http", port) => http::serve_alone(port.parse()?),
+        ("http-forking", port) => http::serve_by_workers(port.parse()?),
+        ("http-worker", _) => http::serve(&listener()?),
+        _ => serve_one(role),
+    }
+}
+
+/// The listener that was handed down.
+fn listener() -> Result<TcpListener> {
+    Ok(TcpListener::from(std::io::stdin().as_fd().try_clone_to_owned()?))
+}
+
+fn serve_one(role: &str) -> Result<()> {
+    let (mut connection, _) = listener()?.accept()?;
     connection.read_exact(&mut [0; 10])?;
     match role {
         "answer-and-exit" => answer_and_exit(&connection),
