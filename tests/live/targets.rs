@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use lastpacket_tests::{
     counters::{self, rise},
     events::{Events, ensure_balanced, ensure_no_gaps},
@@ -168,7 +168,7 @@ fn with_noise(function: impl FnOnce() -> Result<()>) -> Result<()> {
         let result = function();
         done.store(true, Ordering::Relaxed);
         for noise in [inside, beside] {
-            noise.join().map_err(|_| anyhow::anyhow!("the noise panicked"))??;
+            noise.join().map_err(|_| anyhow!("the noise panicked"))??;
         }
         result
     })
@@ -189,7 +189,7 @@ fn make_noise(done: &AtomicBool) -> Result<()> {
 /// Each server exits within its signal handler, with an idle connection, one that waits for its answer,
 /// one with unread data, and one that it never accepted.
 fn sudden_deaths() -> Result<()> {
-    let mut targets: Vec<Target> = (0..20).map(|_| Target::new(3)).collect::<Result<_>>()?;
+    let mut targets = twenty_targets()?;
     let mut resets = Vec::new();
     let run = trace(&mut targets, |targets| {
         for target in targets {
@@ -203,6 +203,17 @@ fn sudden_deaths() -> Result<()> {
     let quickest = targets.iter().filter_map(|target| time_to_die(&target.lines(&run).ok()?)).min();
     ensure!(quickest < Some(Duration::from_millis(1)), "the quickest took {quickest:?} to die");
     Ok(())
+}
+
+/// All at once: each waits for its link.
+fn twenty_targets() -> Result<Vec<Target>> {
+    thread::scope(|scope| {
+        let makers: Vec<_> = (0..20).map(|_| scope.spawn(|| Target::new(3))).collect();
+        makers
+            .into_iter()
+            .map(|maker| maker.join().map_err(|_| anyhow!("making a target panicked"))?)
+            .collect()
+    })
 }
 
 /// Gives the resets that the kernel counted.
