@@ -127,7 +127,7 @@ fn no_root() -> Result<()> {
 
 fn unknown_command() -> Result<()> {
     refused(&["rehearse", "--", "/no/such/server"], &["cannot run `/no/such/server`", "No such file"])?;
-    refused(&["rehearse", "--", "/etc/hostname"], &["cannot run `/etc/hostname`", "Permission denied"])
+    refused(&["rehearse", "--", "/etc"], &["cannot run `/etc`", "Permission denied"])
 }
 
 fn command_that_ends() -> Result<()> {

@@ -38,7 +38,7 @@ fn demo(behaviour: &str, result: words::Result, code: i32) -> Result<()> {
 fn text() -> Result<()> {
     let ended = run(lastpacket(["rehearse", "--demo", "abrupt", "--format", "text"])?)?;
     ensure!(ended.status.code() == Some(1), "{}: {}", ended.status, ended.stderr);
-    for word in ["cut", "SIGTERM", "refused"] {
+    for word in ["CUT", "SIGTERM", "refused"] {
         ensure!(ended.stdout.contains(word), "{word} is not in:\n{}", ended.stdout);
     }
     Ok(())

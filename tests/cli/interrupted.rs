@@ -4,9 +4,10 @@ use std::{
     io::{BufRead, BufReader},
     process::{Child, Stdio},
     thread,
+    time::Duration,
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use lastpacket_tests::{
     leftovers::{Mark, cgroup_of},
     needs,
@@ -24,7 +25,31 @@ pub fn trials() -> Vec<Trial> {
         needs::live("interrupted::sigterm_ends_a_rehearsal_without_leftovers", || interrupt(Signal::SIGTERM)),
         needs::live("interrupted::a_killed_rehearsal_leaves_a_cgroup_to_the_next_one", killed),
         needs::live("interrupted::an_interrupted_trace_gives_no_verdict", interrupted_trace),
+        needs::live("interrupted::a_target_that_ends_while_tracing_begins", target_that_ends_meanwhile),
     ]
+}
+
+/// Whenever a process ends, from before the kernel programs are loaded until after: tracing it ends too.
+fn target_that_ends_meanwhile() -> Result<()> {
+    let namespace = Namespace::new()?;
+    for delay in (200..800).step_by(60) {
+        let resident = Resident::of(&namespace)?;
+        let command = lastpacket(["trace", "--linger", "0ms", "--pid", &resident.pid().to_string()])?;
+        let ends = thread::spawn(move || {
+            thread::sleep(Duration::from_millis(delay));
+            resident.terminate()
+        });
+        let ended = run(command)?;
+        ends.join().map_err(|_| anyhow!("the thread panicked"))??;
+        // Idle, or ended before it could be traced, or while it was being put in scope.
+        let verdict = if ended.status.code() == Some(0) { "idle" } else { "unproven" };
+        match ended.status.code() {
+            Some(2) => ensure_one_sentence(&ended, &[])?,
+            Some(0 | 3) => ensure!(ended.stdout.contains(&format!("\"result\":\"{verdict}\"")), "{ended:?}"),
+            _ => bail!("{ended:?}"),
+        }
+    }
+    Ok(())
 }
 
 /// A rehearsal whose clients have begun.

@@ -199,6 +199,16 @@ impl Pipeline {
         self.deliver()
     }
 
+    /// The host found that nothing of a container is left.
+    ///
+    /// # Errors
+    /// If the output cannot be written.
+    pub fn container_gone(&mut self, target: TargetId, container: u32) -> Result<()> {
+        let time = clock::mono_ns();
+        self.input(Input::Inventory(InventoryUpdate::ContainerGone { target, container, time }));
+        self.deliver()
+    }
+
     /// Lets records, updates and time flow until `until` is done.
     ///
     /// # Errors

@@ -86,9 +86,10 @@ const LAST_REQUESTS: Duration = Duration::from_secs(2);
 pub(super) fn run(arguments: Arguments) -> Result<Outcome> {
     super::options::require_root()?;
     runtime()?.block_on(async {
+        let interrupted = interrupted()?;
         tokio::select! {
             outcome = rehearse(&arguments) => outcome,
-            signal = interrupted() => { signal?; bail!("interrupted; the server was killed, and nothing is left behind") }
+            () = interrupted => { bail!("interrupted; the server was killed, and nothing is left behind") }
         }
     })
 }

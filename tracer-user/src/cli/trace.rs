@@ -63,17 +63,13 @@ pub(super) fn run(arguments: &Arguments) -> Result<Outcome> {
 }
 
 async fn trace(arguments: &Arguments, found: Vec<Found>) -> Result<Outcome> {
+    let interrupt = interrupted()?;
     let (mut pipeline, verdicts) = arguments.options.start()?;
     pipeline.observe(Box::new(tally(&verdicts)));
     let mut targets = Vec::new();
     for target in found {
         targets.push(add(&mut pipeline, target, &arguments.options)?);
     }
-    let interrupt = async {
-        if let Err(error) = interrupted().await {
-            log::error!("{error:#}");
-        }
-    };
     let ended = pipeline.run_until_gone(&targets, interrupt).await?;
     if ended {
         let (_keep_open, mut updates) = tokio::sync::mpsc::channel(1);
@@ -119,6 +115,10 @@ fn add(pipeline: &mut Pipeline, found: Found, options: &TraceOptions) -> Result<
             cgroup: found.cgroup.as_ref().map(|cgroup| cgroup.id),
             time,
         })?;
+        if Process::read(init.pid).is_err() {
+            // It ended before it was in scope: nothing will tell.
+            pipeline.container_gone(id, u32::try_from(container)?)?;
+        }
     }
     Ok(id)
 }
