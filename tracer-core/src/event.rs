@@ -30,6 +30,8 @@ pub enum EventKind {
     ResetReceived(ResetReceived),
     /// A signal to a container's init.
     Signal(Signal),
+    /// A process in scope runs a new program.
+    Exec(Exec),
     /// A process in scope exited.
     Exit(Exit),
     /// A container's init is gone with all that depended on it.
@@ -340,6 +342,15 @@ pub struct Signal {
     pub ignored: bool,
     /// The target was already exiting.
     pub target_exiting: bool,
+}
+
+/// `sched_process_exec`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Exec {
+    /// Who.
+    pub task: Task,
+    /// Its parent.
+    pub parent: Task,
 }
 
 /// How a process ended.

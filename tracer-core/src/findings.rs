@@ -8,8 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     event::Mono,
-    ledger::{Ledger, LossKey},
+    ledger::Ledger,
     lifecycle::Lifecycle,
+    losses::{Loss, LossKey},
     words::{Cause, Confidence, Ending, Hop, Phase},
 };
 
@@ -127,7 +128,7 @@ impl One<'_> {
 
     fn losses(&self, matches: impl Fn(&LossKey) -> bool) -> u64 {
         let mine = |key: &LossKey| key.moment.container == self.container.index && matches(key);
-        self.case.ledger.losses().iter().filter(|(key, _)| mine(key)).map(|(_, count)| count).sum()
+        self.case.ledger.losses().counts().iter().filter(|(key, _)| mine(key)).map(|(_, count)| count).sum()
     }
 
     fn of_ending(&self, ending: Ending) -> u64 {
@@ -288,10 +289,9 @@ impl One<'_> {
             other.index != self.container.index
                 && other.lifecycle.exit().is_none_or(|(time, _)| time > exited)
         })?;
-        let within = |loss: &&crate::ledger::Loss| {
-            loss.hop == Hop::Loopback && loss.key.moment.container == self.container.index
-        };
-        let lost = self.case.ledger.evidence().iter().filter(within).count();
+        let within =
+            |loss: &&Loss| loss.hop == Hop::Loopback && loss.key.moment.container == self.container.index;
+        let lost = self.case.ledger.losses().evidence().iter().filter(within).count();
         (lost > 0).then(|| {
             self.finding(
                 "sidecar-stopped-first",

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use crate::{
     books::Reading,
-    event::{Mono, TargetId},
+    event::{Mono, TargetId, TcpState, Tuple},
     lifecycle::Source,
     output::Subject,
 };
@@ -121,8 +121,29 @@ pub struct NewContainer {
 pub enum InventoryUpdate {
     /// A target comes into scope.
     Target(Box<NewTarget>),
+    /// The target's names were learned, or changed.
+    Named {
+        /// Whose.
+        target: TargetId,
+        /// How it is named in events from now on.
+        subject: Arc<Subject>,
+    },
     /// A container of it.
     Container(NewContainer),
+    /// What existed in the target's network namespace when tracing began. Ports are told before the
+    /// target is in scope, connections after, when the records of what changed meanwhile were taken.
+    Existing {
+        /// Whose.
+        target: TargetId,
+        /// When.
+        time: Mono,
+        /// Ports that were listened on.
+        listening: Vec<u16>,
+        /// Connections.
+        connections: Vec<(Tuple, TcpState)>,
+        /// Number of UDP sockets.
+        udp_sockets: u64,
+    },
     /// Deletion of the target is known, or the preStop hook of a container starts.
     PreStop {
         /// Whose.

@@ -1,11 +1,12 @@
 //! All that is known of one target's connections: the live ones, those that ended a while ago, and
 //! what their endings add up to.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 
 use crate::{
     connection::{Connection, Moment, after_close, worse},
-    event::{Mono, ResetReceived, ResetSent, SocketKind, StateChange, TcpState, Tuple},
+    event::{Mono, ResetReceived, ResetSent, Socket, SocketKind, StateChange, TcpState, Tuple},
+    losses::{End, Losses},
     peers::Peers,
     words::{Confidence, Ending, Hop, Judgement, Origin, Role},
 };
@@ -17,33 +18,6 @@ pub const SETTLE: Mono = 20_000_000;
 const REMEMBER: Mono = 60_000_000_000;
 /// Closed connections remembered at most; beyond, the oldest are forgotten first.
 const MAX_REMEMBERED: usize = 1 << 16;
-/// Losses kept one by one, as evidence; beyond, they are only counted.
-const MAX_EVIDENCE: usize = 1000;
-
-/// What losses are counted by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct LossKey {
-    /// How the connection ended.
-    pub ending: Ending,
-    /// Where the container was.
-    pub moment: Moment,
-    /// How sure it is.
-    pub confidence: Confidence,
-}
-
-/// One loss, as evidence.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Loss {
-    /// When.
-    pub time: Mono,
-    /// Whose connection.
-    pub tuple: Tuple,
-    /// How far it went.
-    pub hop: Hop,
-    /// What it counts as.
-    pub key: LossKey,
-}
-
 /// A connection that was opened, found or closed, as told to the world.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Told {
@@ -109,13 +83,13 @@ impl Traffic {
 #[derive(Debug, Default)]
 pub struct Ledger {
     live: HashMap<u64, Connection>,
+    /// Connections that existed when tracing began, until a record tells the address of their socket.
+    found: HashMap<Tuple, Connection>,
     ended: HashMap<Tuple, (Mono, Ended)>,
     /// Ends in order of time, to judge and then to forget.
     to_settle: VecDeque<(Mono, Tuple)>,
     to_forget: VecDeque<(Mono, Tuple)>,
-    losses: BTreeMap<LossKey, u64>,
-    evidence: Vec<Loss>,
-    endings: BTreeMap<Ending, u64>,
+    losses: Losses,
     census: Census,
     traffic: Traffic,
     peers: Peers,
@@ -161,23 +135,16 @@ impl Ledger {
                 self.end(time, orphan, tell);
             }
         }
+        if !opens {
+            self.adopt(key, &change.tuple);
+        } else if let Some(found) = self.found.remove(&change.tuple) {
+            // A client's port is used again: the connection that was found ended unseen.
+            self.end(time, found, tell);
+        }
         let known = self.live.contains_key(&key);
         let connection = self.live.entry(key).or_insert_with(|| {
-            let Newcomer { role, origin, hop, one_way } = newcomer(change);
-            Connection {
-                tuple: change.tuple,
-                role,
-                origin,
-                hop,
-                one_way,
-                opened: opens.then_some(time),
-                moment,
-                state: change.old,
-                close: None,
-                socket: change.socket,
-                reset_received: false,
-                reset_sent: None,
-            }
+            let opened = opens.then_some(time);
+            new_connection(change.tuple, change.old, opened, moment, newcomer(change))
         });
         connection.change(time, change, moment);
         if !known {
@@ -202,6 +169,40 @@ impl Ledger {
         }
     }
 
+    /// Tuples of connections that records have told of already.
+    #[must_use]
+    pub fn known_tuples(&self) -> HashSet<Tuple> {
+        self.live.values().map(|connection| connection.tuple).chain(self.ended.keys().copied()).collect()
+    }
+
+    /// A connection that existed when tracing began.
+    pub fn found(
+        &mut self,
+        tuple: Tuple,
+        state: TcpState,
+        moment: Moment,
+        newcomer: Newcomer,
+        tell: &mut impl FnMut(&Connection, Told),
+    ) {
+        if self.found.contains_key(&tuple) {
+            return;
+        }
+        let connection = new_connection(tuple, state, None, moment, newcomer);
+        if is_traffic(connection.role, connection.origin, connection.hop) {
+            self.census.from_peers += 1;
+        }
+        tell(&connection, Told::Opened);
+        self.census.found += 1;
+        self.found.insert(tuple, connection);
+    }
+
+    /// A record tells the address of the socket of a connection that was found.
+    fn adopt(&mut self, key: u64, tuple: &Tuple) {
+        if let Some(found) = self.found.remove(tuple) {
+            self.live.insert(key, found);
+        }
+    }
+
     fn end(&mut self, time: Mono, mut connection: Connection, tell: &mut impl FnMut(&Connection, Told)) {
         self.census.ended += 1;
         let peer = connection.tuple.peer_ip();
@@ -212,9 +213,7 @@ impl Ledger {
             self.peers.ended(peer, connection.carried_payload(), connection.moment_of_end().phase);
         }
         let tuple = connection.tuple;
-        if let Some((_, Ended::Settling(earlier))) = self.ended.remove(&tuple) {
-            self.judge(&earlier, tell);
-        }
+        self.settle_earlier(&tuple, tell);
         if connection.reset_sent.is_some() || connection.reset_received {
             let judged = self.judge(&connection, tell);
             self.ended.insert(tuple, (time, judged));
@@ -222,6 +221,13 @@ impl Ledger {
         } else {
             self.ended.insert(tuple, (time, Ended::Settling(Box::new(connection))));
             self.to_settle.push_back((time, tuple));
+        }
+    }
+
+    /// A client's port is used again: what ended on the same addresses before is judged now.
+    fn settle_earlier(&mut self, tuple: &Tuple, tell: &mut impl FnMut(&Connection, Told)) {
+        if let Some((_, Ended::Settling(earlier))) = self.ended.remove(tuple) {
+            self.judge(&earlier, tell);
         }
     }
 
@@ -237,9 +243,8 @@ impl Ledger {
         tell: &mut impl FnMut(&Connection, Told),
     ) -> Ended {
         let moment = connection.moment_of_end();
-        *self.endings.entry(judgement.ending).or_default() += 1;
         let time = connection.close.map_or_else(|| connection.opened.unwrap_or_default(), |close| close.time);
-        self.count_loss(time, connection.tuple, connection.hop, moment, judgement);
+        self.count(&End { time, tuple: connection.tuple, hop: connection.hop, moment, judgement });
         tell(connection, Told::Closed(judgement));
         Ended::Judged {
             judgement,
@@ -247,31 +252,6 @@ impl Ledger {
             role: connection.role,
             origin: connection.origin,
             hop: connection.hop,
-        }
-    }
-
-    fn count_loss(&mut self, time: Mono, tuple: Tuple, hop: Hop, moment: Moment, judgement: Judgement) {
-        let Some(confidence) = judgement.confidence else { return };
-        let key = LossKey { ending: judgement.ending, moment, confidence };
-        *self.losses.entry(key).or_default() += 1;
-        self.peers.lost(tuple.peer_ip(), confidence, 1);
-        if self.evidence.len() < MAX_EVIDENCE {
-            self.evidence.push(Loss { time, tuple, hop, key });
-        }
-    }
-
-    fn uncount_loss(&mut self, tuple: Tuple, moment: Moment, judgement: Judgement) {
-        let Some(confidence) = judgement.confidence else { return };
-        let key = LossKey { ending: judgement.ending, moment, confidence };
-        self.peers.lost(tuple.peer_ip(), confidence, -1);
-        if let Some(count) = self.losses.get_mut(&key) {
-            *count -= 1;
-            if *count == 0 {
-                self.losses.remove(&key);
-            }
-        }
-        if let Some(at) = self.evidence.iter().rposition(|loss| loss.tuple == tuple && loss.key == key) {
-            self.evidence.remove(at);
         }
     }
 
@@ -304,6 +284,9 @@ impl Ledger {
         {
             self.traffic.last_data = self.traffic.last_data.max(Some(time));
         }
+        if reset.socket_kind == SocketKind::Full {
+            self.adopt(reset.socket.key, &reset.tuple);
+        }
         if reset.socket_kind == SocketKind::Full
             && let Some(live) = self.live.get_mut(&reset.socket.key)
         {
@@ -316,6 +299,7 @@ impl Ledger {
             self.ended.insert(reset.tuple, (ended_at, judged));
             return meaning;
         }
+        self.settle_earlier(&reset.tuple, tell);
         self.reset_to_stranger(time, reset, moment, stranger)
     }
 
@@ -345,11 +329,10 @@ impl Ledger {
                 let result = worse(judgement, later);
                 let mut at = moment;
                 if result != judgement {
-                    // Several resets on one connection are one loss.
-                    self.uncount_loss(reset.tuple, moment, judgement);
-                    self.recount_ending(judgement.ending, result.ending);
+                    let end = End { time, tuple: reset.tuple, hop, moment, judgement };
+                    self.take_back(&end);
                     at = now;
-                    self.count_loss(time, reset.tuple, hop, at, result);
+                    self.count(&End { moment: at, judgement: result, ..end });
                 }
                 let judged = Ended::Judged { judgement: result, moment: at, role, origin, hop };
                 (judged, ResetMeaning { judgement: Some(result), moment: now, role, origin })
@@ -357,11 +340,22 @@ impl Ledger {
         }
     }
 
-    fn recount_ending(&mut self, from: Ending, to: Ending) {
-        if let Some(count) = self.endings.get_mut(&from) {
-            *count = count.saturating_sub(1);
+    /// Counts an ending, for all and for its peer.
+    fn count(&mut self, end: &End) {
+        self.losses.add(end);
+        self.count_for_peer(end, 1);
+    }
+
+    /// Takes an ending back: several resets on one connection are one loss.
+    fn take_back(&mut self, end: &End) {
+        self.losses.take_back(end);
+        self.count_for_peer(end, -1);
+    }
+
+    fn count_for_peer(&mut self, end: &End, change: i64) {
+        if let Some(confidence) = end.judgement.confidence {
+            self.peers.lost(end.tuple.peer_ip(), confidence, change);
         }
-        *self.endings.entry(to).or_default() += 1;
     }
 
     /// A reset to a segment of no connection that is known: to a SYN, or to the end of a handshake.
@@ -386,8 +380,7 @@ impl Ledger {
         if origin == Origin::Peer {
             self.peers.connected(reset.tuple.peer_ip(), time, moment.phase);
         }
-        *self.endings.entry(ending).or_default() += 1;
-        self.count_loss(time, reset.tuple, stranger.hop, moment, judgement);
+        self.count(&End { time, tuple: reset.tuple, hop: stranger.hop, moment, judgement });
         if origin == Origin::Peer && stranger.hop == Hop::External {
             self.traffic.last_connection = self.traffic.last_connection.max(Some(time));
         }
@@ -399,6 +392,7 @@ impl Ledger {
 
     /// Takes a reset that was received.
     pub fn reset_received(&mut self, reset: &ResetReceived) -> Option<(Role, Origin)> {
+        self.adopt(reset.socket.key, &reset.tuple);
         let connection = self.live.get_mut(&reset.socket.key)?;
         connection.reset_received = true;
         Some((connection.role, connection.origin))
@@ -443,7 +437,9 @@ impl Ledger {
         if !interface_gone {
             return;
         }
-        let mut open: Vec<Connection> = self.live.drain().map(|(_, connection)| connection).collect();
+        let live = self.live.drain().map(|(_, connection)| connection);
+        let mut open: Vec<Connection> =
+            live.chain(self.found.drain().map(|(_, connection)| connection)).collect();
         open.sort_by_key(|connection| (connection.opened, connection.tuple));
         for connection in open {
             self.census.ended += 1;
@@ -460,8 +456,8 @@ impl Ledger {
 
     /// Connections that are open.
     #[must_use]
-    pub fn open(&self) -> usize {
-        self.live.len()
+    pub fn open(&self) -> u64 {
+        (self.live.len() + self.found.len()) as u64
     }
 
     /// When traffic arrived last.
@@ -476,28 +472,38 @@ impl Ledger {
         &self.peers
     }
 
-    /// Counts losses without connections: the kernel dropped them before there was one.
-    pub fn count_dropped(&mut self, moment: Moment, count: u64) {
-        let key = LossKey { ending: Ending::Dropped, moment, confidence: Confidence::Likely };
-        *self.losses.entry(key).or_default() += count;
+    /// Counts losses that only the kernel's counters tell, see [`Losses::add_untold`].
+    pub fn count_untold(&mut self, ending: Ending, moment: Moment, count: u64) {
+        self.losses.add_untold(ending, moment, count);
     }
 
-    /// Losses by what they are counted by.
+    /// Endings and losses.
     #[must_use]
-    pub fn losses(&self) -> &BTreeMap<LossKey, u64> {
+    pub fn losses(&self) -> &Losses {
         &self.losses
     }
+}
 
-    /// The first losses one by one.
-    #[must_use]
-    pub fn evidence(&self) -> &[Loss] {
-        &self.evidence
-    }
-
-    /// Endings in numbers.
-    #[must_use]
-    pub fn endings(&self) -> &BTreeMap<Ending, u64> {
-        &self.endings
+fn new_connection(
+    tuple: Tuple,
+    state: TcpState,
+    opened: Option<Mono>,
+    moment: Moment,
+    Newcomer { role, origin, hop, one_way }: Newcomer,
+) -> Connection {
+    Connection {
+        tuple,
+        role,
+        origin,
+        hop,
+        one_way,
+        opened,
+        moment,
+        state,
+        close: None,
+        socket: Socket::default(),
+        reset_received: false,
+        reset_sent: None,
     }
 }
 

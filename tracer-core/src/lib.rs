@@ -13,6 +13,7 @@ pub mod input;
 pub mod jiffies;
 pub mod ledger;
 pub mod lifecycle;
+pub mod losses;
 pub mod output;
 pub mod peers;
 pub mod signals;

@@ -9,7 +9,7 @@ use crate::{
     event::{Event, EventKind, Mono, TargetId},
     input::{Clock, Input, InventoryUpdate},
     jiffies::Jiffies,
-    output::{Agent, Body, Line, LostEvent, SCHEMA, TargetStarted, Timestamp},
+    output::{Agent, Body, Line, LostEvent, SCHEMA, TargetEnded, TargetStarted, Timestamp},
     target::{Rules, Target},
 };
 
@@ -139,6 +139,7 @@ impl Tracer {
             EventKind::ResetSent(reset) => target.reset_sent(time, reset, rules, emit),
             EventKind::ResetReceived(reset) => target.reset_received(time, reset, emit),
             EventKind::Signal(signal) => target.signal(time, signal, emit),
+            EventKind::Exec(exec) => target.exec(time, exec),
             EventKind::Exit(exit) => target.exit(time, exit, emit),
             EventKind::Gone(gone) => target.init_gone(time, gone, emit),
             EventKind::Oom(oom) => target.oom(time, oom, emit),
@@ -154,8 +155,18 @@ impl Tracer {
                     emit(time, Body::TargetStarted(TargetStarted { late }));
                 });
             }
+            InventoryUpdate::Named { target, subject } => {
+                if let Some(target) = self.targets.get_mut(&target) {
+                    target.subject = subject;
+                }
+            }
             InventoryUpdate::Container(new) => {
                 self.with(new.target, out, |target, _, emit| target.add_container(new, emit));
+            }
+            InventoryUpdate::Existing { target, time, listening, connections, udp_sockets } => {
+                self.with(target, out, |target, _, emit| {
+                    target.existing(time, &listening, &connections, udp_sockets, emit);
+                });
             }
             InventoryUpdate::PreStop { target, container, time, source } => {
                 self.with(target, out, |target, _, emit| target.pre_stop(container, time, source, emit));
@@ -182,10 +193,12 @@ impl Tracer {
     ) {
         self.with(id, out, |target, rules, emit| target.finish(time, interface_gone, rules, emit));
         let Some(target) = self.targets.remove(&id) else { return };
-        if terminated {
-            let verdict = target.verdict(&self.rules, self.scribe.seq);
-            out.push(self.scribe.line(time, Some(target.subject.clone()), Body::Verdict(Box::new(verdict))));
-        }
+        let body = if terminated {
+            Body::Verdict(Box::new(target.verdict(&self.rules, self.scribe.seq)))
+        } else {
+            Body::TargetEnded(TargetEnded { reason: "nothing was terminated while it was traced".to_owned() })
+        };
+        out.push(self.scribe.line(time, Some(target.subject.clone()), body));
     }
 
     fn tick(&mut self, clock: Clock, out: &mut Vec<Line>) {

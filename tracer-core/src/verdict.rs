@@ -9,9 +9,10 @@ use crate::{
     books::Book,
     event::Mono,
     findings::Finding,
-    ledger::{Census, Ledger, LossKey},
+    ledger::{Census, Ledger},
     lifecycle::Source,
-    output::{Endpoint, SignalName, Status},
+    losses::LossKey,
+    output::{Endpoint, HookRunEvent, SignalName, Status},
     peers::Peer,
     words::{Cause, Confidence, Ending, Phase, Result},
 };
@@ -36,6 +37,8 @@ pub struct Verdict {
     pub connections: Connections,
     /// When traffic stopped.
     pub traffic: TrafficSummary,
+    /// UDP sockets that were open when tracing began: what they carry is not judged.
+    pub udp_not_judged: u64,
     /// The containers and their ways out.
     pub containers: Vec<ContainerSummary>,
     /// Causes and remedies.
@@ -140,6 +143,9 @@ pub struct ContainerSummary {
     /// What made it exit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cause: Option<Cause>,
+    /// Processes that entered it from outside since its termination began: preStop hooks.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hooks: Vec<HookRunEvent>,
 }
 
 /// When a container entered a phase.
@@ -218,8 +224,8 @@ pub fn decide(
     quiet_ns: Option<i64>,
     required_quiet: Mono,
 ) -> (Result, Vec<String>) {
-    let (lost, doubts) = totals(ledger);
-    let had_traffic = ledger.census().from_peers > 0 || !ledger.losses().is_empty();
+    let (lost, doubts) = ledger.losses().totals();
+    let had_traffic = ledger.census().from_peers > 0 || !ledger.losses().counts().is_empty();
     let gap_reasons = || gaps.iter().map(ToString::to_string).collect::<Vec<_>>();
     let doubtful = (doubts > 0).then(|| format!("{doubts} endings cannot be told from a loss"));
     if lost > 0 {
@@ -258,18 +264,10 @@ fn plural<'a>(count: u64, one: &'a str, many: &'a str) -> &'a str {
     if count == 1 { one } else { many }
 }
 
-/// Certain and likely losses, and possible ones.
-#[must_use]
-pub fn totals(ledger: &Ledger) -> (u64, u64) {
-    ledger.losses().iter().fold((0, 0), |(lost, doubts), (key, count)| {
-        if key.confidence == Confidence::Possible { (lost, doubts + count) } else { (lost + count, doubts) }
-    })
-}
-
 /// Losses as a verdict lists them: the surest first.
 #[must_use]
 pub fn list_losses(ledger: &Ledger, name: impl Fn(u32) -> Arc<str>) -> Vec<LossCount> {
-    let mut losses: Vec<(&LossKey, &u64)> = ledger.losses().iter().collect();
+    let mut losses: Vec<(&LossKey, &u64)> = ledger.losses().counts().iter().collect();
     losses.sort_by_key(|(key, count)| (std::cmp::Reverse((key.confidence, **count)), **key));
     losses
         .into_iter()
@@ -281,6 +279,7 @@ pub fn list_losses(ledger: &Ledger, name: impl Fn(u32) -> Arc<str>) -> Vec<LossC
             confidence: key.confidence,
             count: *count,
             peers: ledger
+                .losses()
                 .evidence()
                 .iter()
                 .filter(|loss| loss.key == *key)

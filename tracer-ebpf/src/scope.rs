@@ -11,7 +11,11 @@ use crate::{
 /// The key of a network namespace (`struct net *`) in the scope map.
 #[inline(always)]
 pub fn netns_key(net: u64) -> u64 {
-    if settings!(scope_by_cookie) == 1 { field!(net, net_cookie) } else { u64::from(field!(net, net_inum: u32)) }
+    if settings!(scope_by_cookie) == 1 {
+        field!(net, net_cookie)
+    } else {
+        u64::from(field!(net, net_inum: u32))
+    }
 }
 
 /// Finds the target of a network namespace. `cgroup` is asked only where several targets share it.

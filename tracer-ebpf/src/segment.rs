@@ -110,7 +110,9 @@ fn class(address: u64, payload: u32) -> u8 {
 #[inline(always)]
 fn is_tls_alert(address: u64) -> bool {
     let [kind, major, _, length @ ..]: [u8; 5] = read(address);
-    major == 3 && (kind == TLS_ALERT || kind == TLS_APPLICATION_DATA && u16::from_be_bytes(length) == TLS13_ALERT_LENGTH)
+    major == 3
+        && (kind == TLS_ALERT
+            || kind == TLS_APPLICATION_DATA && u16::from_be_bytes(length) == TLS13_ALERT_LENGTH)
 }
 
 /// Whether all of the payload is HTTP/2 frames that carry no request (RFC 9113, section 6): a frame

@@ -4,12 +4,7 @@ use aya_ebpf::programs::RawTracePointContext;
 use aya_log_ebpf::debug;
 use tracer_common::{GoneRecord, Kind, Mode, ScopeEntry, SignalRecord, task_flags::PF_EXITING};
 
-use crate::{
-    emit,
-    maps::INITS,
-    offsets::field,
-    scope, task,
-};
+use crate::{emit, maps::INITS, offsets::field, scope, task};
 
 const SIGURG: i32 = 23;
 const SIGCHLD: i32 = 17;

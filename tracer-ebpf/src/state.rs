@@ -4,11 +4,7 @@ use aya_ebpf::programs::RawTracePointContext;
 use aya_log_ebpf::debug;
 use tracer_common::{Counters, Kind, Mode, StateRecord};
 
-use crate::{
-    emit, exchange,
-    offsets::field,
-    scope, sock, task,
-};
+use crate::{emit, exchange, offsets::field, scope, sock, task};
 
 const IPPROTO_TCP: u16 = 6;
 

@@ -10,7 +10,13 @@
 //!
 //! Everything between `Bytes` and `Line` is [`Tracer::step`].
 
-use std::{collections::BTreeMap, future::Future, pin::pin, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    future::Future,
+    pin::pin,
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::{Context, Result};
 use bytes::Bytes;
@@ -21,14 +27,20 @@ use tracer_core::{
     books::Reading,
     event::TargetId,
     input::{Input, InventoryUpdate, NewContainer, NewTarget},
-    output::{AgentStarted, Body, Line, LostEvent},
+    output::{AgentStarted, Body, Line, LostEvent, Subject},
     target::Rules,
     tracer::Identity,
 };
 
 use crate::{
     clock,
-    host::{cgroup::Cgroup, counters::TotalsReader, netns},
+    host::{
+        cgroup::Cgroup,
+        counters::TotalsReader,
+        netns,
+        process::Process,
+        sockets::{Connections, SocketDiag},
+    },
     kernel::{
         facts::{self, Facts},
         probes::{LoadOptions, Probes, ScopeKey},
@@ -37,8 +49,10 @@ use crate::{
     sink::Output,
 };
 
-/// How often time is told to the core, and counters of lost records are looked at.
+/// How often time is told to the core.
 const TICK: Duration = Duration::from_millis(20);
+/// How often counters of what was missed are looked at, in ticks.
+const TICKS_BETWEEN_LOOKS: u32 = 50;
 /// Attempts to read both sides of the books at the same instant. On a busy target the counters change
 /// all the time, but a reading takes some 50 µs.
 const READING_ATTEMPTS: usize = 200;
@@ -54,6 +68,7 @@ pub struct Settings {
 
 /// What stays with a target while it is in scope.
 struct Tracked {
+    subject: Arc<Subject>,
     keys: Vec<ScopeKey>,
     inits: Vec<u32>,
     totals: Option<TotalsReader>,
@@ -63,10 +78,14 @@ struct Tracked {
 pub struct TargetSpec {
     /// What the core is told of it; its id is given by the pipeline.
     pub new: NewTarget,
+    /// Its containers, as far as they run already; their target is filled in.
+    pub containers: Vec<NewContainer>,
     /// What the kernel programs look for.
     pub keys: Vec<ScopeKey>,
     /// Its network namespace's own totals; `None` if it shares the namespace.
     pub totals: Option<TotalsReader>,
+    /// Its network namespace's sockets; `None` if it shares the namespace.
+    pub sockets: Option<SocketDiag>,
 }
 
 /// Something to watch lines as they are made.
@@ -83,7 +102,11 @@ pub struct Pipeline {
     next_target: TargetId,
     batch: Vec<Bytes>,
     lines: Vec<Line>,
+    /// Targets that entered a phase since their books were read.
+    phase_entered: BTreeSet<TargetId>,
     missed: u64,
+    records_lost: u64,
+    ticks: u32,
 }
 
 impl Pipeline {
@@ -92,12 +115,14 @@ impl Pipeline {
     /// # Errors
     /// If the kernel refuses, or lacks something: the message names the remedy.
     pub fn start(settings: Settings, output: Output) -> Result<Self> {
-        let facts = Facts::of_running_kernel().context("tracing needs the kernel's BTF; run `lastpacket check`")?;
+        let facts =
+            Facts::of_running_kernel().context("tracing needs the kernel's BTF; run `lastpacket check`")?;
         let (mut probes, records) = Probes::load(&facts, settings.load)?;
         if settings.load.kernel_log {
             crate::kernel::log::follow(probes.ebpf_mut())?;
         }
-        let reset_reasons = facts.reset_reasons.iter().map(|(value, name)| (*value, name.as_str().into())).collect();
+        let reset_reasons =
+            facts.reset_reasons.iter().map(|(value, name)| (*value, name.as_str().into())).collect();
         let quiet = u64::try_from(settings.quiet.as_nanos()).unwrap_or(u64::MAX);
         let identity = Identity { node: hostname()?, run_id: run_id()? };
         let tracer = Tracer::new(identity, Rules { quiet, reset_reasons }, clock::now());
@@ -111,7 +136,10 @@ impl Pipeline {
             next_target: 1,
             batch: Vec::new(),
             lines: Vec::new(),
+            phase_entered: BTreeSet::new(),
             missed: 0,
+            records_lost: 0,
+            ticks: 0,
         };
         pipeline.missed = pipeline.missed_now();
         pipeline.announce(Body::AgentStarted(pipeline.agent_started(&facts)?))?;
@@ -137,7 +165,11 @@ impl Pipeline {
     ///
     /// # Errors
     /// If the scope table is full.
-    pub fn scope_keys(&mut self, identity: netns::Identity, shared: Option<&Cgroup>) -> Result<Vec<ScopeKey>> {
+    pub fn scope_keys(
+        &mut self,
+        identity: netns::Identity,
+        shared: Option<&Cgroup>,
+    ) -> Result<Vec<ScopeKey>> {
         let netns = ScopeKey::Netns(self.probes.netns_key(identity));
         let Some(cgroup) = shared else { return Ok(vec![netns]) };
         self.probes.scope(netns, ScopeEntry { target: NODE, mode: Mode::BY_CGROUP })?;
@@ -157,14 +189,54 @@ impl Pipeline {
     pub fn add_target(&mut self, mut spec: TargetSpec) -> Result<TargetId> {
         let id = self.free_slot()?;
         spec.new.id = id;
+        let subject = Arc::clone(&spec.new.subject);
         self.input(Input::Inventory(InventoryUpdate::Target(Box::new(spec.new))));
-        for key in &spec.keys {
-            self.probes.scope(*key, ScopeEntry { target: id, mode: Mode::ARMED })?;
+        self.tell_listening(id, spec.sockets.as_ref());
+        let keys = spec.keys.clone();
+        self.tracked.insert(id, Tracked { subject, keys: spec.keys, inits: Vec::new(), totals: spec.totals });
+        for container in spec.containers {
+            self.register(NewContainer { target: id, ..container })?;
         }
-        self.tracked.insert(id, Tracked { keys: spec.keys, inits: Vec::new(), totals: spec.totals });
+        for key in keys {
+            self.probes.scope(key, ScopeEntry { target: id, mode: Mode::ARMED })?;
+        }
         self.read_books(id)?;
+        self.tell_connections(id, spec.sockets.as_ref());
         self.deliver()?;
         Ok(id)
+    }
+
+    /// Listeners are told before records come, so that the roles of connections are known.
+    fn tell_listening(&mut self, target: TargetId, sockets: Option<&SocketDiag>) {
+        let listening = sockets.map(SocketDiag::listening).transpose().unwrap_or_else(|error| {
+            log::warn!("{error:#}: roles of connections that exist already are not known");
+            None
+        });
+        self.tell_existing(target, listening.unwrap_or_default(), Vec::new(), 0);
+    }
+
+    /// Connections are dumped when the target is in scope, and told when the records of what changed
+    /// meanwhile were taken: so none is missed, and none is there twice.
+    fn tell_connections(&mut self, target: TargetId, sockets: Option<&SocketDiag>) {
+        let Some(sockets) = sockets else { return };
+        let dump = sockets.connections();
+        self.drain();
+        match dump.and_then(|connections| Ok((connections, sockets.udp_sockets()?))) {
+            Ok((connections, udp)) => self.tell_existing(target, Vec::new(), connections, udp as u64),
+            Err(error) => log::warn!("{error:#}: connections that exist already are found when they change"),
+        }
+    }
+
+    fn tell_existing(
+        &mut self,
+        target: TargetId,
+        listening: Vec<u16>,
+        connections: Connections,
+        udp_sockets: u64,
+    ) {
+        let time = clock::mono_ns();
+        let existing = InventoryUpdate::Existing { target, time, listening, connections, udp_sockets };
+        self.input(Input::Inventory(existing));
     }
 
     fn free_slot(&mut self) -> Result<TargetId> {
@@ -185,6 +257,11 @@ impl Pipeline {
     /// # Errors
     /// If there are too many containers.
     pub fn add_container(&mut self, container: NewContainer) -> Result<()> {
+        self.register(container)?;
+        self.deliver()
+    }
+
+    fn register(&mut self, container: NewContainer) -> Result<()> {
         let tracked = self.tracked.get_mut(&container.target).context("no such target")?;
         let key = |wanted: fn(&ScopeKey) -> Option<u64>| tracked.keys.iter().find_map(wanted).unwrap_or(0);
         let entry = InitEntry {
@@ -194,19 +271,16 @@ impl Pipeline {
             container: container.container,
         };
         tracked.inits.push(container.pid);
-        self.probes.register_init(container.pid, entry)?;
+        let (target, number, pid) = (container.target, container.container, container.pid);
+        self.probes.register_init(pid, entry)?;
         self.input(Input::Inventory(InventoryUpdate::Container(container)));
-        self.deliver()
-    }
-
-    /// The host found that nothing of a container is left.
-    ///
-    /// # Errors
-    /// If the output cannot be written.
-    pub fn container_gone(&mut self, target: TargetId, container: u32) -> Result<()> {
-        let time = clock::mono_ns();
-        self.input(Input::Inventory(InventoryUpdate::ContainerGone { target, container, time }));
-        self.deliver()
+        if Process::read(pid).is_err() {
+            // It may have ended before it was registered: then nothing else will tell.
+            self.drain();
+            let time = clock::mono_ns();
+            self.input(Input::Inventory(InventoryUpdate::ContainerGone { target, container: number, time }));
+        }
+        Ok(())
     }
 
     /// Lets records, updates and time flow until `until` is done.
@@ -236,6 +310,7 @@ impl Pipeline {
                 ready = self.records.ready() => { ready?; self.drain(); }
                 _ = ticks.tick() => self.tick(),
             }
+            self.read_books_of_phases()?;
             self.deliver()?;
         }
     }
@@ -272,6 +347,7 @@ impl Pipeline {
     /// If the output cannot be written.
     pub fn finish(&mut self, target: TargetId, interface_gone: bool, terminated: bool) -> Result<()> {
         self.read_books(target)?;
+        self.tell_missed();
         if let Some(tracked) = self.tracked.remove(&target) {
             for key in tracked.keys {
                 self.probes.unscope(key);
@@ -294,7 +370,7 @@ impl Pipeline {
         self.deliver_surely()
     }
 
-    /// Writes all that is queued.
+    /// Writes all that is queued, and what was lost until now.
     ///
     /// # Errors
     /// If the output cannot be written.
@@ -308,6 +384,11 @@ impl Pipeline {
     fn input(&mut self, input: Input) {
         let first = self.lines.len();
         self.tracer.step(input, &mut self.lines);
+        let entered = self.lines[first..].iter().filter(|line| matches!(line.body, Body::Phase(_)));
+        let targets = entered.filter_map(|line| line.subject.as_ref()).filter_map(|subject| {
+            self.tracked.iter().find(|(_, tracked)| Arc::ptr_eq(&tracked.subject, subject)).map(|(id, _)| *id)
+        });
+        self.phase_entered.extend(targets);
         if let Some(observer) = &mut self.observer {
             self.lines[first..].iter().for_each(observer);
         }
@@ -332,17 +413,42 @@ impl Pipeline {
     fn tick(&mut self) {
         self.drain();
         self.input(Input::Tick(clock::now()));
-        let missed = self.missed_now();
-        if missed > self.missed {
-            let count = missed - self.missed;
-            self.missed = missed;
-            let reason = "a program was running already on the same CPU".to_owned();
-            self.tracer.announce(
-                clock::mono_ns(),
-                Body::Lost(LostEvent { stage: "kernel".to_owned(), reason, count }),
-                &mut self.lines,
-            );
+        self.ticks = self.ticks.wrapping_add(1);
+        if self.ticks.is_multiple_of(TICKS_BETWEEN_LOOKS) {
+            self.tell_missed();
         }
+    }
+
+    /// Tells events that the kernel did not show, and records that found the ring buffer full.
+    fn tell_missed(&mut self) {
+        let missed = self.missed_now();
+        let before = std::mem::replace(&mut self.missed, missed);
+        self.tell_lost(
+            "kernel",
+            "a program was running already on the same CPU",
+            missed.saturating_sub(before),
+        );
+        let lost = self.probes.records_lost().unwrap_or(self.records_lost);
+        let before = std::mem::replace(&mut self.records_lost, lost);
+        self.tell_lost("ring_buffer", "it was full; see --ring-buffer", lost.saturating_sub(before));
+    }
+
+    fn tell_lost(&mut self, stage: &str, reason: &str, count: u64) {
+        if count > 0 {
+            let lost = LostEvent { stage: stage.to_owned(), reason: reason.to_owned(), count };
+            self.tracer.announce(clock::mono_ns(), Body::Lost(lost), &mut self.lines);
+        }
+    }
+
+    /// What only counters tell (connections that the kernel dropped, resets whose records were lost)
+    /// belongs to the phase that it happened in: read them whenever one begins.
+    fn read_books_of_phases(&mut self) -> Result<()> {
+        while let Some(target) = self.phase_entered.pop_first() {
+            if self.tracked.contains_key(&target) {
+                self.read_books(target)?;
+            }
+        }
+        Ok(())
     }
 
     fn missed_now(&self) -> u64 {
@@ -375,11 +481,7 @@ impl Pipeline {
             self.output.send(std::mem::take(&mut self.lines))?;
         }
         let dropped = self.output.take_dropped();
-        if dropped > 0 {
-            let reason = "the reader of the output is too slow".to_owned();
-            let lost = LostEvent { stage: "sink".to_owned(), reason, count: dropped };
-            self.tracer.announce(clock::mono_ns(), Body::Lost(lost), &mut self.lines);
-        }
+        self.tell_lost("sink", "the reader of the output is too slow", dropped);
         Ok(())
     }
 

@@ -90,7 +90,20 @@ fn add(pipeline: &mut Pipeline, found: Found, options: &TraceOptions) -> Result<
     let keys = pipeline.scope_keys(inside.identity, found.cgroup.as_ref().filter(|_| shared_network))?;
     let time = clock::mono_ns();
     let subject = Subject { target: Target { name: found.name, netns: inside.identity.inode }, k8s: None };
-    let id = pipeline.add_target(TargetSpec {
+    let machine = process::own_pidns()?;
+    let mut containers = Vec::new();
+    for (container, init) in found.inits.iter().enumerate() {
+        containers.push(NewContainer {
+            target: 0,
+            container: u32::try_from(container)?,
+            name: init.comm.as_str().into(),
+            pid: init.pid,
+            pidns: (init.pidns != machine).then_some(u32::try_from(init.pidns)?),
+            cgroup: found.cgroup.as_ref().map(|cgroup| cgroup.id),
+            time,
+        });
+    }
+    pipeline.add_target(TargetSpec {
         new: NewTarget {
             id: 0,
             subject: Arc::new(subject),
@@ -101,26 +114,11 @@ fn add(pipeline: &mut Pipeline, found: Found, options: &TraceOptions) -> Result<
             shared_network,
             late: false,
         },
+        containers,
         keys,
         totals: (!shared_network).then_some(inside.totals),
-    })?;
-    let machine = process::own_pidns()?;
-    for (container, init) in found.inits.iter().enumerate() {
-        pipeline.add_container(NewContainer {
-            target: id,
-            container: u32::try_from(container)?,
-            name: init.comm.as_str().into(),
-            pid: init.pid,
-            pidns: (init.pidns != machine).then_some(u32::try_from(init.pidns)?),
-            cgroup: found.cgroup.as_ref().map(|cgroup| cgroup.id),
-            time,
-        })?;
-        if Process::read(init.pid).is_err() {
-            // It ended before it was in scope: nothing will tell.
-            pipeline.container_gone(id, u32::try_from(container)?)?;
-        }
-    }
-    Ok(id)
+        sockets: (!shared_network).then_some(inside.sockets),
+    })
 }
 
 fn find(arguments: &Arguments) -> Result<Vec<Found>> {
@@ -137,7 +135,9 @@ fn find(arguments: &Arguments) -> Result<Vec<Found>> {
     let mut seen = BTreeMap::new();
     for target in &found {
         let inode = netns::inode(&target.netns)?;
-        if let Some(other) = seen.insert((inode, target.cgroup.as_ref().map(|cgroup| cgroup.id)), &target.name) {
+        if let Some(other) =
+            seen.insert((inode, target.cgroup.as_ref().map(|cgroup| cgroup.id)), &target.name)
+        {
             bail!("{} and {other} share a network namespace; name one of them", target.name);
         }
     }
@@ -158,13 +158,22 @@ fn by_pid(pid: u32) -> Result<Found> {
 }
 
 fn by_netns(path: &Path) -> Result<Found> {
-    let file = if path.components().count() == 1 && !path.exists() { Path::new("/run/netns").join(path) } else { path.to_owned() };
+    let file = if path.components().count() == 1 && !path.exists() {
+        Path::new("/run/netns").join(path)
+    } else {
+        path.to_owned()
+    };
     let inode = netns::inode(&file)
         .with_context(|| format!("no network namespace {}; look with `ip netns`", path.display()))?;
     if inode == netns::own_inode()? {
         bail!("{} is the machine's own network namespace; trace by --pid or --cgroup", path.display());
     }
-    Ok(Found { name: path.display().to_string(), netns: file, inits: inits_of(|process| process.netns == inode), cgroup: None })
+    Ok(Found {
+        name: path.display().to_string(),
+        netns: file,
+        inits: inits_of(|process| process.netns == inode),
+        cgroup: None,
+    })
 }
 
 fn by_cgroup(path: &Path) -> Result<Found> {

@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context, Result, anyhow};
 use nix::sched::{CloneFlags, setns};
 
-use super::counters::TotalsReader;
+use super::{counters::TotalsReader, sockets::SocketDiag};
 
 /// `SO_NETNS_COOKIE` of `asm-generic/socket.h`; from Linux 5.14 on.
 const SO_NETNS_COOKIE: libc::c_int = 71;
@@ -80,8 +80,9 @@ impl Netns {
         thread::scope(|scope| {
             scope
                 .spawn(|| {
-                    setns(self.file.as_fd(), CloneFlags::CLONE_NEWNET)
-                        .with_context(|| format!("{} cannot be entered as a network namespace", self.path.display()))?;
+                    setns(self.file.as_fd(), CloneFlags::CLONE_NEWNET).with_context(|| {
+                        format!("{} cannot be entered as a network namespace", self.path.display())
+                    })?;
                     function()
                 })
                 .join()
@@ -106,6 +107,8 @@ pub struct Inside {
     pub addresses: Vec<IpAddr>,
     /// Its counters.
     pub totals: TotalsReader,
+    /// Its sockets.
+    pub sockets: SocketDiag,
 }
 
 impl Inside {
@@ -114,7 +117,8 @@ impl Inside {
     /// # Errors
     /// If procfs is not mounted.
     pub fn of_this_thread() -> Result<Self> {
-        let identity = Identity { inode: inode(Path::new("/proc/thread-self/ns/net"))?, cookie: cookie().ok() };
+        let identity =
+            Identity { inode: inode(Path::new("/proc/thread-self/ns/net"))?, cookie: cookie().ok() };
         let addresses = nix::ifaddrs::getifaddrs()
             .context("cannot list the namespace's addresses")?
             .filter_map(|interface| {
@@ -123,7 +127,12 @@ impl Inside {
                 v4.or_else(|| address.as_sockaddr_in6().map(|v6| IpAddr::V6(v6.ip())))
             })
             .collect();
-        Ok(Self { identity, addresses, totals: TotalsReader::open(Path::new("/proc/thread-self/net"))? })
+        Ok(Self {
+            identity,
+            addresses,
+            totals: TotalsReader::open(Path::new("/proc/thread-self/net"))?,
+            sockets: SocketDiag::of_this_thread()?,
+        })
     }
 }
 
