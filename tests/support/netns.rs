@@ -149,7 +149,9 @@ impl Link {
         for namespace in [&link.client, &link.server] {
             namespace.sysctl("net.ipv6.conf.default.accept_dad", "0")?;
         }
-        link.client.ip(&format!("link add vA type veth peer name vB netns {}\n", link.server.path()))?;
+        // With equal numbers the kernel would put off bringing them up by as much as a second.
+        let peer = format!("peer name vB index 11 netns {}", link.server.path());
+        link.client.ip(&format!("link add vA index 10 type veth {peer}\n"))?;
         for (namespace, device, last) in [(&link.client, "vA", 1), (&link.server, "vB", 2)] {
             namespace.ip(&format!(
                 "addr add 10.99.0.{last}/24 dev {device}\naddr add fd99::{last}/64 dev {device}\nlink set {device} up\n"

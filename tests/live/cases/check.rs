@@ -12,7 +12,7 @@ use lastpacket_tests::{
 use serde_json::Value;
 use tracer_core::{
     output::{ConnectionEvent, Endpoint, NetworkType, ResetEvent},
-    words::{Direction, Role},
+    words::{Direction, Ending, Role},
 };
 
 use super::{
@@ -173,6 +173,8 @@ fn verdict_as_expected(case: &Case, observed: &Observed) -> Result<()> {
     ensure!(verdict.result == expected.result, "the verdict is {}: {:?}", verdict.result, verdict.reasons);
     let code = if expected.result == tracer_core::words::Result::Cut { 1 } else { 0 };
     ensure!(observed.run.status.code() == Some(code), "{}; {}", observed.run.status, observed.run.stderr);
+    let dropped = verdict.losses.iter().filter(|loss| loss.ending == Ending::Dropped).map(|loss| loss.count);
+    ensure!(dropped.sum::<u64>() == expected.dropped, "losses are {:?}", verdict.losses);
     let unbalanced: Vec<_> =
         verdict.books.iter().filter(|book| !book.balanced).map(|book| book.name.as_str()).collect();
     if expected.unsent_resets == 0 {

@@ -15,6 +15,8 @@ pub struct Expected {
     pub resets: Vec<Reset>,
     /// Resets that are traced, but never left: there was no way to send them.
     pub unsent_resets: u64,
+    /// SYNs that got no answer at all.
+    pub dropped: u64,
     /// Connections of the server's own that failed before any segment was sent.
     pub unsent_opens: u64,
 }
@@ -48,6 +50,7 @@ impl Expected {
             connections: Vec::new(),
             resets: Vec::new(),
             unsent_resets: 0,
+            dropped: 0,
             unsent_opens: 0,
         }
     }
