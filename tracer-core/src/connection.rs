@@ -331,9 +331,9 @@ mod tests {
         closed(false, by, |close| close.socket.exchange = Some(exchange))
     }
 
-    fn reset(connection: Connection, class: Option<SegmentClass>) -> Connection {
+    fn reset(mut connection: Connection, class: Option<SegmentClass>) -> Connection {
         let segment = class.map(|class| Segment { payload: 1, flags: 24, class });
-        let reset_sent = Some(ResetSent {
+        connection.reset_sent = Some(ResetSent {
             task: Task::default(),
             socket_kind: SocketKind::Full,
             socket: Socket::default(),
@@ -341,7 +341,7 @@ mod tests {
             segment,
             reason: None,
         });
-        Connection { reset_sent, ..connection }
+        connection
     }
 
     fn answered() -> Exchange {

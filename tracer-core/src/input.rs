@@ -24,7 +24,7 @@ pub enum Input {
         /// Whose.
         target: TargetId,
         /// What was read.
-        reading: Reading,
+        reading: Box<Reading>,
     },
     /// Time goes on.
     Tick(Clock),

@@ -86,7 +86,7 @@ impl Tracer {
             Input::Inventory(update) => self.inventory(update, out),
             Input::Counters { target, reading } => {
                 if let Some(target) = self.targets.get_mut(&target) {
-                    target.read_counters(reading);
+                    target.read_counters(*reading);
                 }
             }
             Input::Tick(clock) => self.tick(clock, out),
@@ -174,7 +174,7 @@ impl Tracer {
             InventoryUpdate::ContainerGone { target, container, time } => {
                 let source = crate::lifecycle::Source::Host;
                 self.with(target, out, |target, _, emit| {
-                    target.container_gone(container, time, source, emit)
+                    target.container_gone(container, time, source, emit);
                 });
             }
             InventoryUpdate::Finished { target, time, interface_gone, terminated } => {

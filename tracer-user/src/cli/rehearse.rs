@@ -83,12 +83,12 @@ const AFTER_EXIT: Duration = Duration::from_millis(300);
 /// How long requests in flight may take after the server has exited.
 const LAST_REQUESTS: Duration = Duration::from_secs(2);
 
-pub(super) fn run(arguments: Arguments) -> Result<Outcome> {
+pub(super) fn run(arguments: &Arguments) -> Result<Outcome> {
     super::options::require_root()?;
     runtime()?.block_on(async {
         let interrupted = interrupted()?;
         tokio::select! {
-            outcome = rehearse(&arguments) => outcome,
+            outcome = rehearse(arguments) => outcome,
             () = interrupted => { bail!("interrupted; the server was killed, and nothing is left behind") }
         }
     })
