@@ -1,6 +1,7 @@
 //! The real program on a real kernel: own network namespaces, own servers, independent witnesses.
 
 mod cases;
+mod cgroups;
 mod children;
 mod options;
 mod scene;
@@ -24,6 +25,7 @@ fn main() -> Result<ExitCode> {
     let mut trials = cases::trials()?;
     trials.extend(signals::trials());
     trials.extend(targets::trials());
+    trials.extend(cgroups::trials());
     needs::explain_skips();
     Ok(libtest_mimic::run(&arguments, trials).exit_code())
 }

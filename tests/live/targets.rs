@@ -31,6 +31,7 @@ use crate::{
 pub fn trials() -> Vec<Trial> {
     vec![
         needs::live("targets::nothing_is_attributed_to_the_wrong_one_of_two", two_at_once),
+        needs::live("targets::a_farewell_to_idle_connections_is_no_loss", farewell),
         needs::live("targets::a_process_that_dies_within_a_millisecond_loses_no_event", sudden_deaths),
     ]
 }
@@ -54,12 +55,12 @@ type Endings = BTreeMap<u16, (Ending, Option<Confidence>)>;
 
 impl Target {
     /// A server that will take `count` connections.
-    fn new(count: usize) -> Result<Self> {
+    fn new(role: &str, count: usize) -> Result<Self> {
         let link = Link::new()?;
         let listener = socket(&link.server, FAMILY, Protocol::TCP)?;
         listener.bind(&SocketAddr::new(FAMILY.server(), PORT).into())?;
         listener.listen(128)?;
-        let holder = Holder::start(&link.server, count, listener)?;
+        let holder = Holder::start(&link.server, role, count, listener)?;
         Ok(Self { link, holder, clients: Vec::new() })
     }
 
@@ -118,7 +119,7 @@ fn ensure_endings(lines: &[Line], expected: &Endings) -> Result<()> {
 /// A hundred connections to two servers at the same address, some from the same ports: only the
 /// namespace tells them apart. Both end at once, amid traffic of others.
 fn two_at_once() -> Result<()> {
-    let mut targets = [Target::new(50)?, Target::new(50)?];
+    let mut targets = [Target::new("hold", 50)?, Target::new("hold", 50)?];
     let (mut idle, mut unread) = (Endings::new(), Endings::new());
     let run = trace(&mut targets, |targets| with_noise(|| fifty_each(targets, &mut idle, &mut unread)))?;
     for (target, endings) in targets.iter().zip([&idle, &unread]) {
@@ -186,6 +187,20 @@ fn make_noise(done: &AtomicBool) -> Result<()> {
     Ok(())
 }
 
+/// The farewell comes long after the answer, and right before the exit.
+fn farewell() -> Result<()> {
+    let mut targets = [Target::new("hold-and-part", 3)?];
+    let run = trace(&mut targets, |targets| {
+        for port in 30_000..30_003 {
+            targets[0].connect_and_wait(port, &QUESTION)?;
+        }
+        pause(1200);
+        targets[0].holder.stop()
+    })?;
+    let idle = (30_000..30_003).map(|port| (port, (Ending::IdleClosed, None))).collect();
+    ensure_endings(&targets[0].lines(&run)?, &idle)
+}
+
 /// Each server exits within its signal handler, with an idle connection, one that waits for its answer,
 /// one with unread data, and one that it never accepted.
 fn sudden_deaths() -> Result<()> {
@@ -208,7 +223,7 @@ fn sudden_deaths() -> Result<()> {
 /// All at once: each waits for its link.
 fn twenty_targets() -> Result<Vec<Target>> {
     thread::scope(|scope| {
-        let makers: Vec<_> = (0..20).map(|_| scope.spawn(|| Target::new(3))).collect();
+        let makers: Vec<_> = (0..20).map(|_| scope.spawn(|| Target::new("hold", 3))).collect();
         makers
             .into_iter()
             .map(|maker| maker.join().map_err(|_| anyhow!("making a target panicked"))?)

@@ -14,6 +14,10 @@ const LONG_RESPONSE: Mono = 50_000_000;
 
 /// A farewell is part of the close: within a jiffy of a kernel with HZ=250, in nanoseconds.
 const FAREWELL_AGE: Mono = 4_000_000;
+/// Farewells on all connections of a process take a while, and then it exits; in nanoseconds.
+const PARTING: Mono = 100_000_000;
+/// A first piece of an answer this long ago may be followed by another small one; in nanoseconds.
+const RECENT: Mono = 1_000_000_000;
 
 /// Where the container was when something happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -124,7 +128,39 @@ impl Close {
             None => return None,
         };
         let long = self.by == ClosedBy::Exit && ran >= LONG_RESPONSE;
-        (silent < ran).then_some(if long { Confidence::Likely } else { Confidence::Possible })
+        let under_way =
+            (silent < ran).then_some(if long { Confidence::Likely } else { Confidence::Possible })?;
+        self.without_parting().map_or(Some(under_way), |before| before.at_most(under_way))
+    }
+
+    /// The answer without its last write, if that may have been a farewell: small, and near the close.
+    fn without_parting(&self) -> Option<BeforeParting> {
+        let exchange = self.socket.exchange.as_ref()?;
+        let is_farewell = exchange.previous_write_at != 0
+            && u64::from(exchange.last_write) <= FAREWELL
+            && self.time.saturating_sub(exchange.last_write_at) <= PARTING;
+        is_farewell.then(|| BeforeParting {
+            ran: exchange.previous_write_at.saturating_sub(exchange.first_write_at),
+            silent: self.time.saturating_sub(exchange.previous_write_at),
+        })
+    }
+}
+
+/// How long an answer had run and was silent before what may have been a farewell.
+struct BeforeParting {
+    ran: Mono,
+    silent: Mono,
+}
+
+impl BeforeParting {
+    /// An answer that had been complete for long was not under way, and of one that was complete a moment
+    /// ago that is only possible.
+    fn at_most(&self, under_way: Confidence) -> Option<Confidence> {
+        match self {
+            Self { ran, silent } if silent < ran => Some(under_way),
+            Self { silent, .. } if *silent < RECENT => Some(Confidence::Possible),
+            _ => None,
+        }
     }
 }
 
@@ -309,7 +345,15 @@ mod tests {
     fn closed(abort: bool, by: ClosedBy, set: impl FnOnce(&mut Close)) -> Connection {
         let moment = Moment { container: 0, phase: Phase::Exiting, cause: Some(Cause::StopSignal) };
         let socket = Socket { key: 1, bytes_received: 100, bytes_acked: 100, ..Socket::default() };
-        let mut close = Close { time: CLOSED_AT, by, moment, peer_had_closed: false, abort, socket };
+        let mut close = Close {
+            time: CLOSED_AT,
+            by,
+            moment,
+            peer_had_closed: false,
+            answered_before: false,
+            abort,
+            socket,
+        };
         set(&mut close);
         Connection {
             tuple: Tuple { local: [1; 16], peer: [2; 16], local_port: 80, peer_port: 1000 },
@@ -350,13 +394,12 @@ mod tests {
             last_write: 500,
             first_write_at: 5,
             last_write_at: 5,
-            last_read_at: 4,
             ..Exchange::default()
         }
     }
 
     fn asked(bytes: u32) -> Exchange {
-        Exchange { unanswered: bytes, last_read_at: 4, ..Exchange::default() }
+        Exchange { unanswered: bytes, ..Exchange::default() }
     }
 
     fn harmless(ending: Ending) -> Judgement {
@@ -418,6 +461,46 @@ mod tests {
         assert_eq!(judge(ClosedBy::Exit, 2 * ms, ms), loss(Ending::MidResponse, Confidence::Possible));
         assert_eq!(judge(ClosedBy::Application, second, ms), loss(Ending::MidResponse, Confidence::Possible));
         assert_eq!(judge(ClosedBy::Exit, ms, second), harmless(Ending::IdleClosed));
+    }
+
+    #[test]
+    fn a_farewell_to_an_idle_connection_is_no_answer_under_way() {
+        let (second, ms) = (1_000_000_000, 1_000_000);
+        let parted = |ran: Mono, silent: Mono| Exchange {
+            answered: 524,
+            last_write: 24,
+            first_write_at: CLOSED_AT - silent - ran,
+            previous_write_at: CLOSED_AT - silent,
+            last_write_at: CLOSED_AT - ms,
+            ..Exchange::default()
+        };
+        let judge = |by, ran, silent| by_fin(by, parted(ran, silent)).judge();
+        assert_eq!(judge(ClosedBy::Exit, 0, 5 * second), harmless(Ending::IdleClosed));
+        assert_eq!(judge(ClosedBy::Application, 0, 5 * second), harmless(Ending::IdleClosed));
+        assert_eq!(judge(ClosedBy::Exit, 0, second / 2), loss(Ending::MidResponse, Confidence::Possible));
+        assert_eq!(judge(ClosedBy::Exit, second, 10 * ms), loss(Ending::MidResponse, Confidence::Likely));
+    }
+
+    #[test]
+    fn an_answer_before_the_peers_fin_is_no_farewell() {
+        let small = Exchange {
+            answered: 10,
+            last_write: 10,
+            before_answer: 200,
+            first_write_at: CLOSED_AT - 1000,
+            last_write_at: CLOSED_AT - 1000,
+            ..Exchange::default()
+        };
+        let judge = |answered_before| {
+            let connection = closed(false, ClosedBy::Application, |close| {
+                close.peer_had_closed = true;
+                close.answered_before = answered_before;
+                close.socket.exchange = Some(small);
+            });
+            connection.judge()
+        };
+        assert_eq!(judge(true), harmless(Ending::PeerClosed));
+        assert_eq!(judge(false), loss(Ending::Unanswered, Confidence::Possible));
     }
 
     #[test]

@@ -322,9 +322,9 @@ impl Pipeline {
     pub async fn run_until_gone(
         &mut self,
         targets: &[TargetId],
+        updates: &mut mpsc::Receiver<InventoryUpdate>,
         until: impl Future<Output = ()>,
     ) -> Result<bool> {
-        let (_keep_open, mut updates) = mpsc::channel(1);
         let mut until = pin!(until);
         while !targets.iter().all(|target| self.tracer.is_gone(*target)) {
             let step = async {
@@ -333,7 +333,7 @@ impl Pipeline {
                     () = tokio::time::sleep(TICK) => false,
                 }
             };
-            if self.run(&mut updates, step).await? {
+            if self.run(updates, step).await? {
                 return Ok(false);
             }
         }

@@ -2,6 +2,7 @@
 
 use std::{
     io::{Read, Write},
+    net::TcpStream,
     process::{Child, ChildStdout, Command, Stdio},
 };
 
@@ -21,12 +22,12 @@ pub struct Holder {
 
 impl Holder {
     /// Starts one that takes `count` connections of a listener, which is its own from then on.
-    pub fn start(namespace: &Namespace, count: usize, listener: Socket) -> Result<Self> {
+    pub fn start(namespace: &Namespace, role: &str, count: usize, listener: Socket) -> Result<Self> {
         let mut child = namespace.enter(|| {
             let this = std::env::current_exe()?;
             let mut command = Command::new(this);
             command
-                .args(["child", &format!("hold:{count}")])
+                .args(["child", &format!("{role}:{count}")])
                 .stdin(Stdio::from(std::os::fd::OwnedFd::from(listener)));
             command.stdout(Stdio::piped()).spawn().context("cannot start itself")
         })?;
@@ -56,10 +57,31 @@ impl Drop for Holder {
     }
 }
 
-/// Takes `count` connections and one message of each, answers those that want it, and tells of each by
-/// a byte on standard output. SIGTERM ends it without any farewell.
+/// SIGTERM ends it at once.
 pub fn hold(count: usize) -> Result<()> {
     exit_at_sigterm()?;
+    let _held = take(count)?;
+    loop {
+        nix::unistd::pause();
+    }
+}
+
+/// At SIGTERM it says a farewell on all connections, as TLS and HTTP/2 servers do, and exits.
+pub fn hold_and_part(count: usize) -> Result<()> {
+    let stop = SigSet::from(Signal::SIGTERM);
+    stop.thread_block()?;
+    let mut held = take(count)?;
+    stop.wait()?;
+    for connection in &mut held {
+        connection.write_all(&[b'N'; 24])?;
+    }
+    exit_now(0);
+    Ok(())
+}
+
+/// Takes `count` connections and one message of each, answers those that want it, and tells of each by
+/// a byte on standard output.
+fn take(count: usize) -> Result<Vec<TcpStream>> {
     let listener = super::listener()?;
     let mut held = Vec::new();
     for _ in 0..count {
@@ -73,9 +95,7 @@ pub fn hold(count: usize) -> Result<()> {
         std::io::stdout().write_all(b".")?;
         std::io::stdout().flush()?;
     }
-    loop {
-        nix::unistd::pause();
-    }
+    Ok(held)
 }
 
 extern "C" fn exit_now(_: i32) {

@@ -42,6 +42,7 @@ pub fn start(namespace: &Namespace, role: &str, listener: &Socket) -> Result<Chi
 pub fn play(role: &str) -> Result<()> {
     match role.split_once(':').unwrap_or((role, "")) {
         ("hold", count) => hold::hold(count.parse()?),
+        ("hold-and-part", count) => hold::hold_and_part(count.parse()?),
         ("http", port) => http::serve_alone(port.parse()?),
         ("http-forking", port) => http::serve_by_workers(port.parse()?),
         ("http-worker", _) => http::serve(&listener()?),
