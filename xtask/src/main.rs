@@ -8,6 +8,7 @@ mod setup;
 mod shell;
 mod steps;
 mod test;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -31,6 +32,8 @@ enum Verb {
     Demo,
     /// Run everything that CI runs: lint, all tests with a real kernel, the demo (needs root)
     Test(test::Args),
+    /// Run the tests on Debian's kernels, from 5.10 to the newest, in QEMU
+    Vm(vm::Args),
     /// Check format, clippy and, where cargo-deny is installed, licences and sources
     Lint,
 }
@@ -41,6 +44,7 @@ fn main() -> ExitCode {
         Verb::Build(args) => build::run(&args),
         Verb::Demo => demo::run(),
         Verb::Test(args) => test::run(&args),
+        Verb::Vm(args) => vm::run(&args),
         Verb::Lint => lint::run(),
     };
     match outcome {
