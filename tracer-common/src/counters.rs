@@ -3,7 +3,7 @@
 use crate::Pod;
 
 /// Places for record types, more than there are.
-pub const KINDS: usize = 8;
+pub const KINDS: usize = 16;
 
 /// Counters of one target, kept per CPU; they only grow, and user space takes differences.
 ///

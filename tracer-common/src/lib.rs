@@ -14,7 +14,7 @@ pub use counters::{Counters, KINDS};
 pub use offsets::{ABSENT, Offsets, Settings};
 pub use pod::Pod;
 pub use records::{
-    Exchange, ExitRecord, GoneRecord, Header, Kind, OomRecord, ResetRecord, Segment, SegmentClass, SignalRecord, SockKind, Socket,
+    Exchange, ExecRecord, ExitRecord, GoneRecord, Header, Kind, OomRecord, ResetRecord, Segment, SegmentClass, SignalRecord, SockKind, Socket,
     StateRecord, Task, Tuple, task_flags,
 };
 pub use scope::{InitEntry, MAX_INITS, MAX_TARGETS, Mode, NODE, ScopeEntry};

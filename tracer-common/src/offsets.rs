@@ -84,6 +84,7 @@ offsets! {
     task_exit_code = "task_struct"."exit_code" required;
     task_nsproxy = "task_struct"."nsproxy" required;
     task_cgroups = "task_struct"."cgroups" optional;
+    task_real_parent = "task_struct"."real_parent" required;
     task_thread_pid = "task_struct"."thread_pid" required;
     signal_live = "signal_struct"."live" required;
     signal_group_exit_code = "signal_struct"."group_exit_code" required;

@@ -20,6 +20,8 @@ impl Kind {
     pub const OOM: u32 = 6;
     /// [`GoneRecord`](crate::GoneRecord).
     pub const GONE: u32 = 7;
+    /// [`ExecRecord`](crate::ExecRecord).
+    pub const EXEC: u32 = 8;
 }
 
 /// What kind of socket a reset was sent for, in [`ResetRecord::sock_kind`].
@@ -296,6 +298,18 @@ pub struct GoneRecord {
     pub container: u32,
 }
 
+/// `sched_process_exec` of a process in scope.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ExecRecord {
+    /// Header.
+    pub header: Header,
+    /// Who runs a new program; its command name is the program's.
+    pub task: Task,
+    /// Its parent (`real_parent`): outside the container for a process that enters it.
+    pub parent: Task,
+}
+
 macro_rules! pod {
     ($($ty:ty = $size:literal),* $(,)?) => { $(
         // SAFETY: repr(C), integers and byte arrays only; the size, asserted below, leaves no padding.
@@ -317,4 +331,5 @@ pod!(
     ExitRecord = 72,
     OomRecord = 24,
     GoneRecord = 24,
+    ExecRecord = 96,
 );

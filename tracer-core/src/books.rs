@@ -97,7 +97,8 @@ mod tests {
     #[test]
     fn an_active_open_that_sent_no_segment_does_not_count() {
         let counters = Counters { active_opens: 3, active_unsent: 1, ..Counters::default() };
-        let last = Reading { counters, totals: Some(Totals { active_opens: 2, ..Totals::default() }), missed: 0 };
+        let last =
+            Reading { counters, totals: Some(Totals { active_opens: 2, ..Totals::default() }), missed: 0 };
         let first = Reading { totals: Some(Totals::default()), ..Reading::default() };
         let books = balance(&first, &last, &Received::default());
         assert!(books.iter().all(|book| book.balanced), "{books:?}");
@@ -109,7 +110,8 @@ mod tests {
         let first = Reading { totals: totals(5), ..Reading::default() };
         let last = Reading { totals: totals(6), ..Reading::default() };
         let books = balance(&first, &last, &Received::default());
-        let unbalanced: Vec<_> = books.iter().filter(|book| !book.balanced).map(|book| book.name.as_str()).collect();
+        let unbalanced: Vec<_> =
+            books.iter().filter(|book| !book.balanced).map(|book| book.name.as_str()).collect();
         assert_eq!(unbalanced, ["OutRsts"]);
     }
 }

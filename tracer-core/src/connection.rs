@@ -8,6 +8,10 @@ use crate::{
 /// A send of at most this many bytes just before a close is a farewell (TLS close_notify, GOAWAY), no
 /// answer; a request of at most this many bytes may be one too.
 const FAREWELL: u64 = 64;
+/// An answer that ran for this long in several writes was hardly complete by chance when the process
+/// exited; in nanoseconds.
+const LONG_RESPONSE: Mono = 50_000_000;
+
 /// A farewell is part of the close: within a jiffy of a kernel with HZ=250, in nanoseconds.
 const FAREWELL_AGE: Mono = 4_000_000;
 
@@ -96,11 +100,25 @@ impl Close {
             && self.time.saturating_sub(exchange.last_write_at) <= FAREWELL_AGE
     }
 
-    /// Whether an answer of several writes was under way: silent for less time than it had run.
-    fn response_was_under_way(&self) -> bool {
-        let Some(exchange) = &self.socket.exchange else { return false };
-        let ran = exchange.last_write_at.saturating_sub(exchange.first_write_at);
-        exchange.first_write_at != 0 && self.time.saturating_sub(exchange.last_write_at) < ran
+    /// Whether an answer of several writes was under way: silent for less time than it had run. An
+    /// answer that ran for long by then was hardly complete by chance.
+    fn response_under_way(&self) -> Option<Confidence> {
+        let (ran, silent) = match &self.socket.exchange {
+            Some(exchange) if exchange.first_write_at == 0 => return None,
+            Some(exchange) => (
+                exchange.last_write_at.saturating_sub(exchange.first_write_at),
+                self.time.saturating_sub(exchange.last_write_at),
+            ),
+            // By the kernel's own time stamps it began when the request came; only of exits, because
+            // applications close right after an answer as a rule.
+            None if self.by == ClosedBy::Exit => (
+                ticks(self.socket.last_receive, self.socket.last_send),
+                ticks(self.socket.last_send, self.socket.jiffies),
+            ),
+            None => return None,
+        };
+        let long = self.by == ClosedBy::Exit && ran >= LONG_RESPONSE;
+        (silent < ran).then_some(if long { Confidence::Likely } else { Confidence::Possible })
     }
 }
 
@@ -115,6 +133,8 @@ pub struct Connection {
     pub origin: Origin,
     /// How far it goes.
     pub hop: Hop,
+    /// Its protocol never answers.
+    pub one_way: bool,
     /// When it was opened; `None` if it was found open.
     pub opened: Option<Mono>,
     /// Where the container was when it was opened, found, or changed last.
@@ -146,7 +166,10 @@ impl Connection {
     /// Whether the peer ever sent payload.
     #[must_use]
     pub fn carried_payload(&self) -> bool {
-        let fin = matches!(self.state, TcpState::CloseWait | TcpState::LastAck | TcpState::Closing | TcpState::Close);
+        let fin = matches!(
+            self.state,
+            TcpState::CloseWait | TcpState::LastAck | TcpState::Closing | TcpState::Close
+        );
         self.socket.bytes_received > u64::from(fin)
     }
 
@@ -181,7 +204,8 @@ impl Connection {
 
     /// Only what clients lost is a loss; of a connection whose opener is unknown it is possible.
     fn by_role(&self, judgement: Judgement) -> Judgement {
-        let nobody = self.role == Role::Client || matches!(self.origin, Origin::Checker | Origin::KubeletProbe);
+        let nobody =
+            self.role == Role::Client || matches!(self.origin, Origin::Checker | Origin::KubeletProbe);
         match judgement.confidence {
             Some(_) if nobody => Judgement::harmless(judgement.ending),
             Some(_) if self.role == Role::Unknown || self.origin == Origin::SuspectedChecker => {
@@ -209,7 +233,10 @@ impl Connection {
             Judgement::harmless(Ending::TimedOut)
         } else if close.socket.orphan {
             // Established and without a file: nobody accepted it.
-            Judgement::loss(Ending::ResetBacklog, certain_unless(close.received() == 0 || close.peer_had_closed))
+            Judgement::loss(
+                Ending::ResetBacklog,
+                certain_unless(close.received() == 0 || close.peer_had_closed),
+            )
         } else if close.unread() > 0 {
             Judgement::loss(Ending::ResetUnread, certain_unless(close.peer_had_closed))
         } else {
@@ -219,23 +246,31 @@ impl Connection {
     }
 
     fn judge_fin(&self, close: &Close) -> Judgement {
-        let unanswered = close.unanswered();
+        let unanswered = if self.one_way { 0 } else { close.unanswered() };
         if self.reset_received {
             Judgement::harmless(Ending::PeerReset)
         } else if !self.delivered() {
             Judgement::loss(Ending::MidResponse, Confidence::Certain)
         } else if unanswered > 0 {
             let likely = close.by == ClosedBy::Exit && unanswered > FAREWELL && !close.peer_had_closed;
-            Judgement::loss(Ending::Unanswered, if likely { Confidence::Likely } else { Confidence::Possible })
+            Judgement::loss(
+                Ending::Unanswered,
+                if likely { Confidence::Likely } else { Confidence::Possible },
+            )
         } else if close.peer_had_closed {
             Judgement::harmless(Ending::PeerClosed)
-        } else if close.response_was_under_way() {
-            let likely = close.by == ClosedBy::Exit;
-            Judgement::loss(Ending::MidResponse, if likely { Confidence::Likely } else { Confidence::Possible })
+        } else if let Some(confidence) = close.response_under_way().filter(|_| !self.one_way) {
+            Judgement::loss(Ending::MidResponse, confidence)
         } else {
             Judgement::harmless(Ending::IdleClosed)
         }
     }
+}
+
+/// From one time in jiffies to another, in nanoseconds of the commonest tick (HZ=250): only compared
+/// with one another and with [`LONG_RESPONSE`]. 0 if the second is the earlier.
+fn ticks(from: u32, to: u32) -> Mono {
+    Mono::from(to.wrapping_sub(from).cast_signed().max(0).unsigned_abs()) * 4_000_000
 }
 
 /// What a reset after the pod's close means: by what drew it.

@@ -2,12 +2,13 @@
 
 use thiserror::Error;
 use tracer_common::{
-    ExitRecord, GoneRecord, Header, Kind, OomRecord, Pod, ResetRecord, SignalRecord, SockKind, StateRecord, task_flags,
+    ExecRecord, ExitRecord, GoneRecord, Header, Kind, OomRecord, Pod, ResetRecord, SignalRecord, SockKind,
+    StateRecord, task_flags,
 };
 
 use crate::event::{
-    Comm, Event, EventKind, Exchange, Exit, ExitStatus, Gone, Oom, ResetReceived, ResetSent, Segment, SegmentClass,
-    Signal, Socket, SocketKind, StateChange, Task, TcpState, Tuple,
+    Comm, Event, EventKind, Exchange, Exec, Exit, ExitStatus, Gone, Oom, ResetReceived, ResetSent, Segment,
+    SegmentClass, Signal, Socket, SocketKind, StateChange, Task, TcpState, Tuple,
 };
 
 /// Why a record could not be decoded. Counted, never fatal.
@@ -40,6 +41,7 @@ pub fn decode(bytes: &[u8]) -> Result<Event, Undecodable> {
         Kind::RESET_SENT => EventKind::ResetSent(reset_sent(&read(bytes)?)),
         Kind::RESET_RECEIVED => EventKind::ResetReceived(reset_received(&read(bytes)?)),
         Kind::SIGNAL => EventKind::Signal(signal(&read(bytes)?)),
+        Kind::EXEC => EventKind::Exec(exec(&read(bytes)?)),
         Kind::EXIT => EventKind::Exit(exit(&read(bytes)?)),
         Kind::OOM => EventKind::Oom(oom(&read(bytes)?)),
         Kind::GONE => EventKind::Gone(gone(&read(bytes)?)),
@@ -97,6 +99,10 @@ fn signal(record: &SignalRecord) -> Signal {
         ignored: record.result != SIGNAL_DELIVERED,
         target_exiting: record.target_exiting == 1,
     }
+}
+
+fn exec(record: &ExecRecord) -> Exec {
+    Exec { task: task(&record.task), parent: task(&record.parent) }
 }
 
 fn exit(record: &ExitRecord) -> Exit {
@@ -194,14 +200,18 @@ mod tests {
     fn exit_codes_and_signals_are_told_apart() {
         let record = |status| ExitRecord { status, is_init: 1, container: 3, ..ExitRecord::default() };
         assert_eq!(exit(&record(9)).status, ExitStatus::Signal(9));
-        assert_eq!(exit(&record(0x8b)).status, ExitStatus::Signal(11), "bit 7 says that there is a core dump");
+        assert_eq!(
+            exit(&record(0x8b)).status,
+            ExitStatus::Signal(11),
+            "bit 7 says that there is a core dump"
+        );
         assert_eq!(exit(&record(7 << 8)).status, ExitStatus::Code(7));
         assert_eq!(exit(&record(0)).init_of, Some(3));
     }
 
     proptest! {
         #[test]
-        fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..256), kind in 0u32..9) {
+        fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..256), kind in 0u32..10) {
             let _ = decode(&bytes);
             let mut with_kind = bytes;
             if with_kind.len() >= 12 {

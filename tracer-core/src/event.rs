@@ -30,6 +30,8 @@ pub enum EventKind {
     ResetReceived(ResetReceived),
     /// A signal to a container's init.
     Signal(Signal),
+    /// A process in scope runs a new program.
+    Exec(Exec),
     /// A process in scope exited.
     Exit(Exit),
     /// A container's init is gone with all that depended on it.
@@ -74,7 +76,17 @@ impl TcpState {
     pub fn from_number(number: u8) -> Option<Self> {
         use TcpState::*;
         [
-            Established, SynSent, SynRecv, FinWait1, FinWait2, TimeWait, Close, CloseWait, LastAck, Listen, Closing,
+            Established,
+            SynSent,
+            SynRecv,
+            FinWait1,
+            FinWait2,
+            TimeWait,
+            Close,
+            CloseWait,
+            LastAck,
+            Listen,
+            Closing,
             NewSynRecv,
         ]
         .into_iter()
@@ -99,7 +111,18 @@ impl Tuple {
     /// The tuple of two socket addresses.
     #[must_use]
     pub fn new(local: SocketAddr, peer: SocketAddr) -> Self {
-        Self { local: octets(local.ip()), peer: octets(peer.ip()), local_port: local.port(), peer_port: peer.port() }
+        Self {
+            local: octets(local.ip()),
+            peer: octets(peer.ip()),
+            local_port: local.port(),
+            peer_port: peer.port(),
+        }
+    }
+
+    /// The same connection as the other side sees it.
+    #[must_use]
+    pub fn mirrored(&self) -> Self {
+        Self { local: self.peer, peer: self.local, local_port: self.peer_port, peer_port: self.local_port }
     }
 
     /// The pod's address, IPv4 where it is one.
@@ -226,7 +249,19 @@ pub enum SocketKind {
 }
 
 /// What the payload of a segment looked like; decided in the kernel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    Hash,
+    PartialOrd,
+    Ord,
+    serde::Serialize,
+    serde::Deserialize,
+    schemars::JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum SegmentClass {
     /// No payload.
@@ -307,6 +342,15 @@ pub struct Signal {
     pub ignored: bool,
     /// The target was already exiting.
     pub target_exiting: bool,
+}
+
+/// `sched_process_exec`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Exec {
+    /// Who.
+    pub task: Task,
+    /// Its parent.
+    pub parent: Task,
 }
 
 /// How a process ended.

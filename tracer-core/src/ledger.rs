@@ -1,46 +1,23 @@
 //! All that is known of one target's connections: the live ones, those that ended a while ago, and
 //! what their endings add up to.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{HashMap, VecDeque};
 
 use crate::{
     connection::{Connection, Moment, after_close, worse},
     event::{Mono, ResetReceived, ResetSent, SocketKind, StateChange, TcpState, Tuple},
+    losses::{End, Losses},
+    peers::Peers,
     words::{Confidence, Ending, Hop, Judgement, Origin, Role},
 };
 
-/// A reset by our own act follows its state change within the same system call; this long after the
-/// change a connection is judged without one.
-const SETTLE: Mono = 20_000_000;
+/// A reset by our own act follows its state change within the same system call, and the kubelet's side
+/// of a refused probe its reset; this long after it a connection is judged without.
+pub const SETTLE: Mono = 20_000_000;
 /// TIME_WAIT (`TCP_TIMEWAIT_LEN`): how long a reset may still belong to a closed connection.
 const REMEMBER: Mono = 60_000_000_000;
 /// Closed connections remembered at most; beyond, the oldest are forgotten first.
 const MAX_REMEMBERED: usize = 1 << 16;
-/// Losses kept one by one, as evidence; beyond, they are only counted.
-const MAX_EVIDENCE: usize = 1000;
-
-/// What losses are counted by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct LossKey {
-    /// How the connection ended.
-    pub ending: Ending,
-    /// Where the container was.
-    pub moment: Moment,
-    /// How sure it is.
-    pub confidence: Confidence,
-}
-
-/// One loss, as evidence.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Loss {
-    /// When.
-    pub time: Mono,
-    /// Whose connection.
-    pub tuple: Tuple,
-    /// What it counts as.
-    pub key: LossKey,
-}
-
 /// A connection that was opened, found or closed, as told to the world.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Told {
@@ -69,7 +46,7 @@ enum Ended {
     /// It may still get the reset that belongs to its end.
     Settling(Box<Connection>),
     /// It was judged.
-    Judged { judgement: Judgement, moment: Moment, role: Role, origin: Origin },
+    Judged { judgement: Judgement, moment: Moment, role: Role, origin: Origin, hop: Hop },
 }
 
 /// Connections in numbers.
@@ -110,11 +87,13 @@ pub struct Ledger {
     /// Ends in order of time, to judge and then to forget.
     to_settle: VecDeque<(Mono, Tuple)>,
     to_forget: VecDeque<(Mono, Tuple)>,
-    losses: BTreeMap<LossKey, u64>,
-    evidence: Vec<Loss>,
-    endings: BTreeMap<Ending, u64>,
+    losses: Losses,
     census: Census,
     traffic: Traffic,
+    peers: Peers,
+    /// Connections of the kubelet's probes, as the pod sees them, and when they were made.
+    probes: HashMap<Tuple, Mono>,
+    probes_to_forget: VecDeque<(Mono, Tuple)>,
 }
 
 /// What the ledger is told of a connection that it does not know yet.
@@ -126,6 +105,8 @@ pub struct Newcomer {
     pub origin: Origin,
     /// How far it goes.
     pub hop: Hop,
+    /// Its protocol never answers.
+    pub one_way: bool,
 }
 
 impl Ledger {
@@ -154,12 +135,13 @@ impl Ledger {
         }
         let known = self.live.contains_key(&key);
         let connection = self.live.entry(key).or_insert_with(|| {
-            let Newcomer { role, origin, hop } = newcomer(change);
+            let Newcomer { role, origin, hop, one_way } = newcomer(change);
             Connection {
                 tuple: change.tuple,
                 role,
                 origin,
                 hop,
+                one_way,
                 opened: opens.then_some(time),
                 moment,
                 state: change.old,
@@ -175,6 +157,7 @@ impl Ledger {
             *count += 1;
             if is_traffic(connection.role, connection.origin, connection.hop) {
                 self.census.from_peers += 1;
+                self.peers.connected(connection.tuple.peer_ip(), time, moment.phase);
                 if opens {
                     self.traffic.last_connection = self.traffic.last_connection.max(Some(time));
                 }
@@ -191,12 +174,17 @@ impl Ledger {
         }
     }
 
-    fn end(&mut self, time: Mono, connection: Connection, tell: &mut impl FnMut(&Connection, Told)) {
+    fn end(&mut self, time: Mono, mut connection: Connection, tell: &mut impl FnMut(&Connection, Told)) {
         self.census.ended += 1;
-        let tuple = connection.tuple;
-        if let Some((_, Ended::Settling(earlier))) = self.ended.remove(&tuple) {
-            self.judge(&earlier, tell);
+        let peer = connection.tuple.peer_ip();
+        if is_traffic(connection.role, connection.origin, connection.hop) {
+            if self.peers.is_suspected_checker(peer) && !connection.carried_payload() {
+                connection.origin = Origin::SuspectedChecker;
+            }
+            self.peers.ended(peer, connection.carried_payload(), connection.moment_of_end().phase);
         }
+        let tuple = connection.tuple;
+        self.settle_earlier(&tuple, tell);
         if connection.reset_sent.is_some() || connection.reset_received {
             let judged = self.judge(&connection, tell);
             self.ended.insert(tuple, (time, judged));
@@ -207,41 +195,48 @@ impl Ledger {
         }
     }
 
+    /// A client's port is used again: what ended on the same addresses before is judged now.
+    fn settle_earlier(&mut self, tuple: &Tuple, tell: &mut impl FnMut(&Connection, Told)) {
+        if let Some((_, Ended::Settling(earlier))) = self.ended.remove(tuple) {
+            self.judge(&earlier, tell);
+        }
+    }
+
     fn judge(&mut self, connection: &Connection, tell: &mut impl FnMut(&Connection, Told)) -> Ended {
         let judgement = connection.judge();
         self.settle(connection, judgement, tell)
     }
 
-    fn settle(&mut self, connection: &Connection, judgement: Judgement, tell: &mut impl FnMut(&Connection, Told)) -> Ended {
+    fn settle(
+        &mut self,
+        connection: &Connection,
+        judgement: Judgement,
+        tell: &mut impl FnMut(&Connection, Told),
+    ) -> Ended {
         let moment = connection.moment_of_end();
-        *self.endings.entry(judgement.ending).or_default() += 1;
         let time = connection.close.map_or_else(|| connection.opened.unwrap_or_default(), |close| close.time);
-        self.count_loss(time, connection.tuple, moment, judgement);
+        self.count(&End { time, tuple: connection.tuple, hop: connection.hop, moment, judgement });
         tell(connection, Told::Closed(judgement));
-        Ended::Judged { judgement, moment, role: connection.role, origin: connection.origin }
-    }
-
-    fn count_loss(&mut self, time: Mono, tuple: Tuple, moment: Moment, judgement: Judgement) {
-        let Some(confidence) = judgement.confidence else { return };
-        let key = LossKey { ending: judgement.ending, moment, confidence };
-        *self.losses.entry(key).or_default() += 1;
-        if self.evidence.len() < MAX_EVIDENCE {
-            self.evidence.push(Loss { time, tuple, key });
+        Ended::Judged {
+            judgement,
+            moment,
+            role: connection.role,
+            origin: connection.origin,
+            hop: connection.hop,
         }
     }
 
-    fn uncount_loss(&mut self, tuple: Tuple, moment: Moment, judgement: Judgement) {
-        let Some(confidence) = judgement.confidence else { return };
-        let key = LossKey { ending: judgement.ending, moment, confidence };
-        if let Some(count) = self.losses.get_mut(&key) {
-            *count -= 1;
-            if *count == 0 {
-                self.losses.remove(&key);
-            }
-        }
-        if let Some(at) = self.evidence.iter().rposition(|loss| loss.tuple == tuple && loss.key == key) {
-            self.evidence.remove(at);
-        }
+    /// Takes a connection that the kubelet made. An accepted one is told before the pod's kernel
+    /// accepts it: its socket is complete only at the last segment of the handshake.
+    pub fn probe(&mut self, time: Mono, tuple: Tuple) {
+        self.probes.insert(tuple, time);
+        self.probes_to_forget.push_back((time, tuple));
+    }
+
+    /// Whether the kubelet made this connection.
+    #[must_use]
+    pub fn is_probe(&self, tuple: &Tuple) -> bool {
+        self.probes.contains_key(tuple)
     }
 
     /// Takes a reset that was sent. `moment` is where the container is now; `stranger` says what is
@@ -272,6 +267,7 @@ impl Ledger {
             self.ended.insert(reset.tuple, (ended_at, judged));
             return meaning;
         }
+        self.settle_earlier(&reset.tuple, tell);
         self.reset_to_stranger(time, reset, moment, stranger)
     }
 
@@ -294,51 +290,72 @@ impl Ledger {
                 let judgement = Some(connection.judge());
                 (judged, ResetMeaning { judgement, moment, role: connection.role, origin: connection.origin })
             }
-            Ended::Judged { judgement, moment, role, origin } => {
+            Ended::Judged { judgement, moment, role, origin, hop } => {
                 let nobody = role == Role::Client || matches!(origin, Origin::Checker | Origin::KubeletProbe);
                 let later = after_close(reset);
                 let later = if nobody { Judgement::harmless(later.ending) } else { later };
                 let result = worse(judgement, later);
                 let mut at = moment;
                 if result != judgement {
-                    // Several resets on one connection are one loss.
-                    self.uncount_loss(reset.tuple, moment, judgement);
-                    self.recount_ending(judgement.ending, result.ending);
+                    let end = End { time, tuple: reset.tuple, hop, moment, judgement };
+                    self.take_back(&end);
                     at = now;
-                    self.count_loss(time, reset.tuple, at, result);
+                    self.count(&End { moment: at, judgement: result, ..end });
                 }
-                let judged = Ended::Judged { judgement: result, moment: at, role, origin };
+                let judged = Ended::Judged { judgement: result, moment: at, role, origin, hop };
                 (judged, ResetMeaning { judgement: Some(result), moment: now, role, origin })
             }
         }
     }
 
-    fn recount_ending(&mut self, from: Ending, to: Ending) {
-        if let Some(count) = self.endings.get_mut(&from) {
-            *count = count.saturating_sub(1);
+    /// Counts an ending, for all and for its peer.
+    fn count(&mut self, end: &End) {
+        self.losses.add(end);
+        self.count_for_peer(end, 1);
+    }
+
+    /// Takes an ending back: several resets on one connection are one loss.
+    fn take_back(&mut self, end: &End) {
+        self.losses.take_back(end);
+        self.count_for_peer(end, -1);
+    }
+
+    fn count_for_peer(&mut self, end: &End, change: i64) {
+        if let Some(confidence) = end.judgement.confidence {
+            self.peers.lost(end.tuple.peer_ip(), confidence, change);
         }
-        *self.endings.entry(to).or_default() += 1;
     }
 
     /// A reset to a segment of no connection that is known: to a SYN, or to the end of a handshake.
-    fn reset_to_stranger(&mut self, time: Mono, reset: &ResetSent, moment: Moment, stranger: Newcomer) -> ResetMeaning {
+    fn reset_to_stranger(
+        &mut self,
+        time: Mono,
+        reset: &ResetSent,
+        moment: Moment,
+        stranger: Newcomer,
+    ) -> ResetMeaning {
         let ending = match reset.segment {
             Some(segment) if segment.is_syn() => Ending::Refused,
             Some(_) => Ending::RefusedHandshake,
             None => Ending::ResetAbort,
         };
         let nobody = matches!(stranger.origin, Origin::Checker | Origin::KubeletProbe);
+        let suspected = self.peers.is_suspected_checker(reset.tuple.peer_ip());
+        let origin = if suspected && !nobody { Origin::SuspectedChecker } else { stranger.origin };
+        let confidence = if suspected { Confidence::Possible } else { Confidence::Certain };
         let judgement =
-            if nobody { Judgement::harmless(ending) } else { Judgement::loss(ending, Confidence::Certain) };
-        *self.endings.entry(ending).or_default() += 1;
-        self.count_loss(time, reset.tuple, moment, judgement);
-        if !nobody && stranger.hop == Hop::External {
+            if nobody { Judgement::harmless(ending) } else { Judgement::loss(ending, confidence) };
+        if origin == Origin::Peer {
+            self.peers.connected(reset.tuple.peer_ip(), time, moment.phase);
+        }
+        self.count(&End { time, tuple: reset.tuple, hop: stranger.hop, moment, judgement });
+        if origin == Origin::Peer && stranger.hop == Hop::External {
             self.traffic.last_connection = self.traffic.last_connection.max(Some(time));
         }
-        let judged = Ended::Judged { judgement, moment, role: Role::Server, origin: stranger.origin };
+        let judged = Ended::Judged { judgement, moment, role: Role::Server, origin, hop: stranger.hop };
         self.ended.insert(reset.tuple, (time, judged));
         self.to_forget.push_back((time, reset.tuple));
-        ResetMeaning { judgement: Some(judgement), moment, role: Role::Server, origin: stranger.origin }
+        ResetMeaning { judgement: Some(judgement), moment, role: Role::Server, origin }
     }
 
     /// Takes a reset that was received.
@@ -361,6 +378,14 @@ impl Ledger {
                 let judged = self.judge(&connection, tell);
                 self.ended.insert(tuple, (time, judged));
                 self.to_forget.push_back((time, tuple));
+            }
+        }
+        while let Some((time, tuple)) = self.probes_to_forget.front().copied()
+            && now >= time + REMEMBER
+        {
+            self.probes_to_forget.pop_front();
+            if self.probes.get(&tuple) == Some(&time) {
+                self.probes.remove(&tuple);
             }
         }
         while let Some((time, tuple)) = self.to_forget.front().copied()
@@ -406,22 +431,21 @@ impl Ledger {
         self.traffic
     }
 
-    /// Losses by what they are counted by.
+    /// Who the clients are.
     #[must_use]
-    pub fn losses(&self) -> &BTreeMap<LossKey, u64> {
+    pub fn peers(&self) -> &Peers {
+        &self.peers
+    }
+
+    /// Counts losses that only the kernel's counters tell, see [`Losses::add_untold`].
+    pub fn count_untold(&mut self, ending: Ending, moment: Moment, count: u64) {
+        self.losses.add_untold(ending, moment, count);
+    }
+
+    /// Endings and losses.
+    #[must_use]
+    pub fn losses(&self) -> &Losses {
         &self.losses
-    }
-
-    /// The first losses one by one.
-    #[must_use]
-    pub fn evidence(&self) -> &[Loss] {
-        &self.evidence
-    }
-
-    /// Endings in numbers.
-    #[must_use]
-    pub fn endings(&self) -> &BTreeMap<Ending, u64> {
-        &self.endings
     }
 }
 

@@ -116,14 +116,26 @@ impl Lifecycle {
     pub fn oom(&mut self, time: Mono) -> Option<PhaseStart> {
         self.oom = true;
         let signal = Some(SIGKILL);
-        self.enter(PhaseStart { phase: Phase::KillSignal, time, source: Source::Kernel, signal, ignored: false })
+        self.enter(PhaseStart {
+            phase: Phase::KillSignal,
+            time,
+            source: Source::Kernel,
+            signal,
+            ignored: false,
+        })
     }
 
     /// Its init exits.
     pub fn exiting(&mut self, time: Mono, status: ExitStatus) -> Option<PhaseStart> {
         self.cause = Some(self.cause_of_exit(status));
         self.exit = Some((time, status));
-        self.enter(PhaseStart { phase: Phase::Exiting, time, source: Source::Kernel, signal: None, ignored: false })
+        self.enter(PhaseStart {
+            phase: Phase::Exiting,
+            time,
+            source: Source::Kernel,
+            signal: None,
+            ignored: false,
+        })
     }
 
     /// Nothing of it is left.

@@ -124,6 +124,8 @@ pub enum Body {
     Signal(SignalEvent),
     /// A process of a target exited.
     Exit(ExitEvent),
+    /// A process that had entered a container from outside, such as a preStop hook, ended.
+    HookRun(HookRunEvent),
     /// A connection was opened, or found open.
     ConnectionOpened(ConnectionEvent),
     /// A connection ended.
@@ -237,6 +239,25 @@ pub struct ExitEvent {
     pub process: Process,
     /// It is the container's init.
     pub init: bool,
+    /// How it ended.
+    #[serde(flatten)]
+    pub status: Status,
+}
+
+/// A process that had entered a container from outside ended: a hook, a probe that runs a command, or
+/// somebody's exec.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct HookRunEvent {
+    /// Which container.
+    pub container: Container,
+    /// Where the container was when it started: a preStop hook starts in `pre_stop`.
+    pub phase: Phase,
+    /// Who.
+    pub process: Process,
+    /// CLOCK_MONOTONIC of its start in nanoseconds.
+    pub started_mono_ns: Mono,
+    /// CLOCK_MONOTONIC of its end in nanoseconds.
+    pub ended_mono_ns: Mono,
     /// How it ended.
     #[serde(flatten)]
     pub status: Status,
@@ -479,7 +500,7 @@ mod tests {
     #[test]
     fn wall_time_has_nine_digits_and_reads_back() {
         let time = Timestamp(1_795_248_106_309_448_160);
-        assert_eq!(time.to_string(), "2026-11-21T09:21:46.309448160Z");
+        assert_eq!(time.to_string(), "2026-11-21T08:01:46.309448160Z");
         let json = serde_json::to_string(&time).unwrap();
         assert_eq!(serde_json::from_str::<Timestamp>(&json).unwrap(), time);
     }

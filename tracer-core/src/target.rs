@@ -1,23 +1,28 @@
 //! One target: its containers, its ledger, its books, and what each event means to them.
 
-use std::{collections::HashMap, net::IpAddr, sync::Arc};
+mod connections;
+mod container;
+mod judgement;
+mod phases;
+mod teller;
 
+use std::{
+    collections::{HashMap, VecDeque},
+    net::IpAddr,
+    sync::Arc,
+};
+
+use tracer_common::Counters;
+
+use self::container::{Container, Guest};
 use crate::{
-    books::{Reading, Received, balance},
-    connection::{Connection, Moment},
-    event::{Exit, ExitStatus, Gone, Mono, Oom, ResetReceived, ResetSent, Signal, StateChange, TcpState, Tuple},
-    input::{NewContainer, NewTarget, Network},
-    jiffies::Jiffies,
-    ledger::{Ledger, Newcomer, Told},
-    lifecycle::{Lifecycle, PhaseStart, Source},
-    output::{
-        Body, ConnectionEnd, ConnectionEvent, Container as ContainerName, ExitEvent, Network as NetworkEvent,
-        PhaseEvent, Process, ResetEvent, SignalEvent, SignalName, Status, Subject,
-    },
-    verdict::{
-        Connections, ContainerSummary, Evidence, Gap, PhaseSummary, TrafficSummary, Verdict, decide, list_losses, totals,
-    },
-    words::{Direction, Hop, Origin, Phase, Result, Role},
+    books::Reading,
+    connection::Moment,
+    event::{Mono, ResetSent},
+    findings::Exhibits,
+    input::{Network, NewTarget},
+    ledger::Ledger,
+    output::{Body, Subject},
 };
 
 /// What the whole run has in common.
@@ -29,18 +34,6 @@ pub struct Rules {
     pub reset_reasons: HashMap<i32, Arc<str>>,
 }
 
-/// A container of a target.
-#[derive(Debug)]
-struct Container {
-    name: Arc<str>,
-    pid: u32,
-    pidns: Option<u32>,
-    cgroup: Option<u64>,
-    lifecycle: Lifecycle,
-    /// The last process exit seen in it: by then its sockets are not all closed.
-    gone: bool,
-}
-
 /// See the module. Bodies of events go to `out` with their times.
 #[derive(Debug)]
 pub struct Target {
@@ -48,6 +41,7 @@ pub struct Target {
     pub subject: Arc<Subject>,
     addresses: Vec<IpAddr>,
     checkers: Vec<Network>,
+    one_way: Vec<u16>,
     late: bool,
     shared_network: bool,
     containers: Vec<Container>,
@@ -57,12 +51,19 @@ pub struct Target {
     first: Option<Reading>,
     last: Option<Reading>,
     decoded: u64,
+    /// Processes that entered a container from outside and are still there, by process id.
+    guests: HashMap<u32, Guest>,
+    /// Resets that records told since the last reading, counted as the kernel programs count.
+    told: Counters,
+    exhibits: Exhibits,
+    /// Resets to SYNs, until it is known whether the kubelet sent them.
+    refused: VecDeque<(Mono, ResetSent, Moment)>,
     /// Number of the first line about it.
     pub first_seq: Option<u64>,
 }
 
-/// An event's time and body.
-pub type Emit<'a> = dyn FnMut(Mono, Body) + 'a;
+/// Writes an event, by its time and body; tells the number of its line.
+pub type Emit<'a> = dyn FnMut(Mono, Body) -> u64 + 'a;
 
 impl Target {
     /// A target that comes into scope.
@@ -72,6 +73,7 @@ impl Target {
             subject: target.subject,
             addresses: target.addresses,
             checkers: target.checkers,
+            one_way: target.one_way,
             late: target.late,
             shared_network: target.shared_network,
             containers: Vec::new(),
@@ -80,439 +82,16 @@ impl Target {
             first: None,
             last: None,
             decoded: 0,
+            guests: HashMap::new(),
+            told: Counters::default(),
+            exhibits: Exhibits::default(),
+            refused: VecDeque::new(),
             first_seq: None,
         }
-    }
-
-    /// A container of it starts or is found.
-    pub fn add_container(&mut self, new: NewContainer, emit: &mut Emit<'_>) {
-        let lifecycle = Lifecycle::new(new.time, Source::Host);
-        let running = lifecycle.starts().first().copied();
-        self.containers.push(Container {
-            name: new.name,
-            pid: new.pid,
-            pidns: new.pidns,
-            cgroup: new.cgroup,
-            lifecycle,
-            gone: false,
-        });
-        let index = (self.containers.len() - 1) as u32;
-        self.tell_phase(index, running, emit);
-    }
-
-    /// The books' two sides.
-    pub fn read_counters(&mut self, reading: Reading) {
-        self.first.get_or_insert(reading);
-        self.last = Some(reading);
     }
 
     /// A record of it was decoded.
     pub fn count_record(&mut self) {
         self.decoded += 1;
     }
-
-    // ---- phases ----
-
-    /// Deletion is known, or a preStop hook starts: of one container, or of all.
-    pub fn pre_stop(&mut self, container: Option<u32>, time: Mono, source: Source, emit: &mut Emit<'_>) {
-        for index in 0..self.containers.len() as u32 {
-            if container.is_none_or(|only| only == index) {
-                let start = self.containers[index as usize].lifecycle.pre_stop(time, source);
-                self.tell_phase(index, start, emit);
-            }
-        }
-    }
-
-    /// A signal reached the init of a container.
-    pub fn signal(&mut self, time: Mono, signal: &Signal, emit: &mut Emit<'_>) {
-        let Some(container) = self.containers.get_mut(signal.container as usize) else { return };
-        let inside = container.is_inside(signal);
-        let start = if inside { None } else { container.lifecycle.signal(time, signal) };
-        self.tell_phase(signal.container, start, emit);
-        let container = &self.containers[signal.container as usize];
-        emit(
-            time,
-            Body::Signal(SignalEvent {
-                container: container.named(),
-                phase: container.lifecycle.phase(),
-                signal: SignalName::new(signal.signal),
-                sender: process(signal.sender.pid, signal.sender.comm),
-                inside,
-                ignored: signal.ignored,
-            }),
-        );
-    }
-
-    /// The out-of-memory killer chose the init of a container.
-    pub fn oom(&mut self, time: Mono, oom: &Oom, emit: &mut Emit<'_>) {
-        let Some(container) = self.containers.get_mut(oom.container as usize) else { return };
-        let start = container.lifecycle.oom(time);
-        self.tell_phase(oom.container, start, emit);
-    }
-
-    /// A process exited.
-    pub fn exit(&mut self, time: Mono, exit: &Exit, emit: &mut Emit<'_>) {
-        let container = exit.init_of.or_else(|| self.container_of_cgroup(exit.task.cgroup));
-        if let Some(index) = exit.init_of
-            && let Some(container) = self.containers.get_mut(index as usize)
-        {
-            let start = container.lifecycle.exiting(time, exit.status);
-            self.tell_phase(index, start, emit);
-        }
-        emit(
-            time,
-            Body::Exit(ExitEvent {
-                container: container.and_then(|index| self.containers.get(index as usize)).map(Container::named),
-                process: process(exit.task.pid, exit.task.comm),
-                init: exit.init_of.is_some(),
-                status: status(exit.status),
-            }),
-        );
-    }
-
-    /// The init of a container told its parent of its end. Alone in its pid namespace it took all
-    /// else with it; without one, others may live on until the host finds that they are gone.
-    pub fn init_gone(&mut self, time: Mono, gone: &Gone, emit: &mut Emit<'_>) {
-        let Some(container) = self.containers.get(gone.container as usize) else { return };
-        if container.pidns.is_some() || container.cgroup.is_none() {
-            self.container_gone(gone.container, time, Source::Kernel, emit);
-        }
-    }
-
-    /// Nothing of a container is left.
-    pub fn container_gone(&mut self, index: u32, time: Mono, source: Source, emit: &mut Emit<'_>) {
-        let Some(container) = self.containers.get_mut(index as usize) else { return };
-        container.gone = true;
-        let start = container.lifecycle.gone(time, source);
-        self.tell_phase(index, start, emit);
-    }
-
-    fn tell_phase(&self, index: u32, start: Option<PhaseStart>, emit: &mut Emit<'_>) {
-        let (Some(start), Some(container)) = (start, self.containers.get(index as usize)) else { return };
-        emit(
-            start.time,
-            Body::Phase(PhaseEvent {
-                container: container.named(),
-                phase: start.phase,
-                source: start.source,
-                signal: start.signal.map(SignalName::new),
-                ignored: start.ignored,
-                cause: container.lifecycle.cause(),
-            }),
-        );
-    }
-
-    // ---- connections ----
-
-    /// A socket changed its state.
-    pub fn state(&mut self, time: Mono, change: &StateChange, jiffies: &Jiffies, emit: &mut Emit<'_>) {
-        let container = self.container_of(change.socket.cgroup, change.tuple.local_port);
-        if change.old == TcpState::Listen && change.new == TcpState::Close {
-            return;
-        }
-        if change.new == TcpState::Listen {
-            self.listeners.insert(change.tuple.local_port, container);
-            return;
-        }
-        let moment = self.moment(container);
-        let newcomer = |change: &StateChange| Newcomer {
-            role: role(change, &self.listeners),
-            origin: origin(&self.checkers, change.tuple.peer_ip()),
-            hop: hop(&self.addresses, &change.tuple),
-        };
-        let containers = &self.containers;
-        let last_receive = jiffies.time_of(time, change.socket.jiffies, change.socket.last_receive);
-        self.ledger.change(time, change, moment, last_receive, newcomer, &mut |connection, told| {
-            tell_connection(containers, time, connection, told, emit);
-        });
-    }
-
-    /// A reset was sent.
-    pub fn reset_sent(&mut self, time: Mono, reset: &ResetSent, rules: &Rules, emit: &mut Emit<'_>) {
-        let container = self.container_of(reset.socket.cgroup, reset.tuple.local_port);
-        let moment = self.moment(container);
-        let stranger = Newcomer {
-            role: Role::Server,
-            origin: origin(&self.checkers, reset.tuple.peer_ip()),
-            hop: hop(&self.addresses, &reset.tuple),
-        };
-        let containers = &self.containers;
-        let meaning = self.ledger.reset_sent(time, reset, moment, stranger, &mut |connection, told| {
-            tell_connection(containers, time, connection, told, emit);
-        });
-        let body = ResetEvent {
-            container: named(containers, meaning.moment.container),
-            phase: meaning.moment.phase,
-            cause: meaning.moment.cause,
-            direction: Direction::Sent,
-            reason: reset.reason.and_then(|reason| rules.reset_reasons.get(&reason).cloned()),
-            segment: reset.segment.map(|segment| segment.class),
-            network: NetworkEvent::from(&reset.tuple),
-            role: meaning.role,
-            origin: meaning.origin,
-            hop: stranger.hop,
-            ending: meaning.judgement.map(|judgement| judgement.ending),
-            confidence: meaning.judgement.and_then(|judgement| judgement.confidence),
-        };
-        emit(time, Body::Reset(body));
-    }
-
-    /// A reset was received.
-    pub fn reset_received(&mut self, time: Mono, reset: &ResetReceived, emit: &mut Emit<'_>) {
-        let container = self.container_of(reset.socket.cgroup, reset.tuple.local_port);
-        let moment = self.moment(container);
-        let (role, origin) = self.ledger.reset_received(reset).unwrap_or((Role::Unknown, Origin::Peer));
-        let body = ResetEvent {
-            container: named(&self.containers, container),
-            phase: moment.phase,
-            cause: moment.cause,
-            direction: Direction::Received,
-            reason: None,
-            segment: None,
-            network: NetworkEvent::from(&reset.tuple),
-            role,
-            origin,
-            hop: hop(&self.addresses, &reset.tuple),
-            ending: None,
-            confidence: None,
-        };
-        emit(time, Body::Reset(body));
-    }
-
-    /// Judges what has settled.
-    pub fn tick(&mut self, now: Mono, emit: &mut Emit<'_>) {
-        let containers = &self.containers;
-        self.ledger.tick(now, &mut |connection, told| tell_connection(containers, now, connection, told, emit));
-    }
-
-    /// The container whose cgroup it is; else the one that listened last on the port; else the first.
-    fn container_of(&self, cgroup: u64, port: u16) -> u32 {
-        self.container_of_cgroup(cgroup).or_else(|| self.listeners.get(&port).copied()).unwrap_or(0)
-    }
-
-    fn container_of_cgroup(&self, cgroup: u64) -> Option<u32> {
-        let is_it = |container: &Container| cgroup != 0 && container.cgroup == Some(cgroup);
-        self.containers.iter().rposition(is_it).map(|index| index as u32)
-    }
-
-    fn moment(&self, container: u32) -> Moment {
-        let lifecycle = self.containers.get(container as usize).map(|container| &container.lifecycle);
-        let phase = lifecycle.map_or(Phase::Running, Lifecycle::phase);
-        Moment { container, phase, cause: lifecycle.and_then(Lifecycle::cause) }
-    }
-
-    // ---- the end ----
-
-    /// Whether nothing is left of any container.
-    #[must_use]
-    pub fn is_gone(&self) -> bool {
-        !self.containers.is_empty() && self.containers.iter().all(|container| container.gone)
-    }
-
-    /// Judges all that is left, and decides.
-    pub fn finish(&mut self, now: Mono, interface_gone: bool, emit: &mut Emit<'_>) {
-        let containers = &self.containers;
-        self.ledger.finish(now, interface_gone, &mut |connection, told| {
-            tell_connection(containers, now, connection, told, emit);
-        });
-    }
-
-    /// The verdict, after [`finish`](Self::finish). `last_seq` is the last line before it.
-    #[must_use]
-    pub fn verdict(&self, rules: &Rules, last_seq: u64) -> Verdict {
-        let books = self.balance();
-        let gaps = self.gaps(&books);
-        let traffic = self.traffic();
-        let (result, reasons) = decide(&self.ledger, &gaps, traffic.quiet_ns, rules.quiet);
-        let (lost, doubts) = totals(&self.ledger);
-        Verdict {
-            result,
-            reasons,
-            doubts,
-            lost,
-            losses: list_losses(&self.ledger, |container| named(&self.containers, container).name),
-            connections: Connections::of(self.ledger.census(), self.ledger.open() as u64),
-            traffic,
-            containers: self.containers.iter().map(Container::summary).collect(),
-            books,
-            evidence: Evidence { first_seq: self.first_seq.unwrap_or(last_seq), last_seq },
-        }
-    }
-
-    fn balance(&self) -> Vec<crate::books::Book> {
-        let (Some(first), Some(last)) = (&self.first, &self.last) else { return Vec::new() };
-        let census = self.ledger.census();
-        let received = Received {
-            decoded: self.decoded,
-            connections_begun: census.opened + census.found,
-            connections_ended: census.ended,
-            connections_open: self.ledger.open() as u64,
-        };
-        balance(first, last, &received)
-    }
-
-    fn gaps(&self, books: &[crate::books::Book]) -> Vec<Gap> {
-        let mut gaps = Vec::new();
-        if self.shared_network {
-            gaps.push(Gap::SharedNetwork);
-        }
-        let (first, last) = (self.first.unwrap_or_default(), self.last.unwrap_or_default());
-        if !self.shared_network && (first.totals.is_none() || last.totals.is_none()) {
-            gaps.push(Gap::NoTotals);
-        }
-        gaps.extend(books.iter().filter(|book| !book.balanced).map(|book| Gap::Unbalanced {
-            book: book.name.clone(),
-            kernel: book.kernel,
-            events: book.events,
-        }));
-        let lost: u64 = last.counters.since(first.counters).records_lost.iter().sum();
-        if lost > 0 {
-            gaps.push(Gap::RecordsLost(lost));
-        }
-        let missed = last.missed.saturating_sub(first.missed);
-        if missed > 0 && gaps.iter().any(|gap| matches!(gap, Gap::Unbalanced { .. })) {
-            gaps.push(Gap::Missed(missed));
-        }
-        if self.late {
-            gaps.push(Gap::Late);
-        }
-        if !self.containers.is_empty() && self.exited_at().is_none() {
-            gaps.push(Gap::NoExit);
-        }
-        gaps
-    }
-
-    /// The exit of the last container to exit, if all did.
-    fn exited_at(&self) -> Option<Mono> {
-        let mut exits = self.containers.iter().map(|container| container.lifecycle.exit().map(|(time, _)| time));
-        exits.try_fold(0, |latest, exit| Some(latest.max(exit?))).filter(|_| !self.containers.is_empty())
-    }
-
-    fn traffic(&self) -> TrafficSummary {
-        let traffic = self.ledger.traffic();
-        let quiet = |exit: Mono| traffic.last_arrival().map(|arrival| exit.cast_signed() - arrival.cast_signed());
-        TrafficSummary {
-            last_connection_mono_ns: traffic.last_connection,
-            last_data_mono_ns: traffic.last_data,
-            quiet_ns: self.exited_at().and_then(quiet),
-        }
-    }
-
-    /// Whether a verdict would be `cut`.
-    #[must_use]
-    pub fn is_cut(&self) -> bool {
-        totals(&self.ledger).0 > 0
-    }
-}
-
-impl Container {
-    fn named(&self) -> ContainerName {
-        ContainerName { name: self.name.clone() }
-    }
-
-    /// A signal from its own pid namespace or cgroup is no act of the runtime.
-    fn is_inside(&self, signal: &Signal) -> bool {
-        signal.sender.pid == self.pid
-            || self.pidns.is_some_and(|pidns| pidns == signal.sender.pidns)
-            || self.cgroup.is_some_and(|cgroup| cgroup == signal.sender.cgroup)
-    }
-
-    fn summary(&self) -> ContainerSummary {
-        ContainerSummary {
-            name: self.name.clone(),
-            phases: self.lifecycle.starts().iter().map(phase_summary).collect(),
-            status: self.lifecycle.exit().map(|(_, exit)| status(exit)),
-            cause: self.lifecycle.cause(),
-        }
-    }
-}
-
-fn phase_summary(start: &PhaseStart) -> PhaseSummary {
-    PhaseSummary {
-        phase: start.phase,
-        mono_ns: start.time,
-        source: start.source,
-        signal: start.signal.map(SignalName::new),
-        ignored: start.ignored,
-    }
-}
-
-fn named(containers: &[Container], index: u32) -> ContainerName {
-    containers.get(index as usize).map_or_else(|| ContainerName { name: "".into() }, Container::named)
-}
-
-fn process(pid: u32, comm: crate::event::Comm) -> Process {
-    Process { pid, command: comm.to_string() }
-}
-
-fn status(status: ExitStatus) -> Status {
-    match status {
-        ExitStatus::Code(code) => Status { exit_code: Some(code), killed_by: None },
-        ExitStatus::Signal(signal) => Status { exit_code: None, killed_by: Some(SignalName::new(signal.into())) },
-    }
-}
-
-fn role(change: &StateChange, listeners: &HashMap<u16, u32>) -> Role {
-    match (change.old, change.new) {
-        (TcpState::Listen | TcpState::Close, TcpState::SynRecv) | (TcpState::SynRecv, _) => Role::Server,
-        (TcpState::Close, TcpState::SynSent) | (TcpState::SynSent, _) => Role::Client,
-        _ if listeners.contains_key(&change.tuple.local_port) => Role::Server,
-        _ => Role::Unknown,
-    }
-}
-
-fn origin(checkers: &[Network], peer: IpAddr) -> Origin {
-    if checkers.iter().any(|network| network.contains(peer)) { Origin::Checker } else { Origin::Peer }
-}
-
-fn hop(addresses: &[IpAddr], tuple: &Tuple) -> Hop {
-    let peer = tuple.peer_ip();
-    if peer.is_loopback() || tuple.local == tuple.peer || addresses.contains(&peer) {
-        Hop::Loopback
-    } else {
-        Hop::External
-    }
-}
-
-fn tell_connection(containers: &[Container], now: Mono, connection: &Connection, told: Told, emit: &mut Emit<'_>) {
-    let (moment, time, end) = match told {
-        Told::Opened => (connection.moment, now, None),
-        Told::Closed(judgement) => {
-            let end = ConnectionEnd {
-                ending: judgement.ending,
-                confidence: judgement.confidence,
-                closed_by: connection.close.map(|close| close.by),
-                delivered: connection.delivered(),
-                bytes_received: connection.socket.bytes_received,
-                bytes_acked: connection.socket.bytes_acked,
-            };
-            (connection.moment_of_end(), connection.close.map_or(now, |close| close.time), Some(end))
-        }
-    };
-    let opened = end.is_none();
-    let event = ConnectionEvent {
-        container: named(containers, moment.container),
-        phase: moment.phase,
-        cause: moment.cause,
-        network: NetworkEvent::from(&connection.tuple),
-        role: connection.role,
-        origin: connection.origin,
-        hop: connection.hop,
-        opened_mono_ns: connection.opened,
-        end,
-    };
-    emit(time, if opened { Body::ConnectionOpened(event) } else { Body::ConnectionClosed(event) });
-}
-
-/// Exit codes of DESIGN section 2 follow from the worst result of a run.
-#[must_use]
-pub fn worst(results: impl IntoIterator<Item = Result>) -> Option<Result> {
-    let rank = |result: &Result| match result {
-        Result::Cut => 4,
-        Result::Unproven => 3,
-        Result::Late => 2,
-        Result::Drained => 1,
-        Result::Idle => 0,
-    };
-    results.into_iter().max_by_key(rank)
 }

@@ -2,11 +2,13 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use tracer_common::NODE;
+
 use crate::{
     decode::{Undecodable, decode},
     event::{Event, EventKind, Mono, TargetId},
-    jiffies::Jiffies,
     input::{Clock, Input, InventoryUpdate},
+    jiffies::Jiffies,
     output::{Agent, Body, Line, LostEvent, SCHEMA, TargetStarted, Timestamp},
     target::{Rules, Target},
 };
@@ -64,7 +66,14 @@ impl Tracer {
     #[must_use]
     pub fn new(identity: Identity, rules: Rules, clock: Clock) -> Self {
         let scribe = Scribe { schema: SCHEMA.into(), identity, seq: 0, clock };
-        Self { targets: BTreeMap::new(), rules, scribe, jiffies: Jiffies::default(), undecodable: 0, unattributed: 0 }
+        Self {
+            targets: BTreeMap::new(),
+            rules,
+            scribe,
+            jiffies: Jiffies::default(),
+            undecodable: 0,
+            unattributed: 0,
+        }
     }
 
     /// Takes one input and adds the lines that follow from it to `out`.
@@ -112,6 +121,12 @@ impl Tracer {
         if let EventKind::State(change) = &event.kind {
             jiffies.observe(event.time, change.socket.jiffies);
         }
+        if event.target == NODE {
+            if let EventKind::State(change) = &event.kind {
+                targets.values_mut().for_each(|target| target.probe(event.time, change.tuple.mirrored()));
+            }
+            return;
+        }
         let Some(target) = targets.get_mut(&event.target) else {
             // A record that was under way when its target's verdict was given.
             self.unattributed += 1;
@@ -124,6 +139,7 @@ impl Tracer {
             EventKind::ResetSent(reset) => target.reset_sent(time, reset, rules, emit),
             EventKind::ResetReceived(reset) => target.reset_received(time, reset, emit),
             EventKind::Signal(signal) => target.signal(time, signal, emit),
+            EventKind::Exec(exec) => target.exec(time, exec),
             EventKind::Exit(exit) => target.exit(time, exit, emit),
             EventKind::Gone(gone) => target.init_gone(time, gone, emit),
             EventKind::Oom(oom) => target.oom(time, oom, emit),
@@ -135,7 +151,9 @@ impl Tracer {
             InventoryUpdate::Target(new) => {
                 let (id, time, late) = (new.id, new.time, new.late);
                 self.targets.insert(id, Target::new(*new));
-                self.with(id, out, |_, _, emit| emit(time, Body::TargetStarted(TargetStarted { late })));
+                self.with(id, out, |_, _, emit| {
+                    emit(time, Body::TargetStarted(TargetStarted { late }));
+                });
             }
             InventoryUpdate::Container(new) => {
                 self.with(new.target, out, |target, _, emit| target.add_container(new, emit));
@@ -145,7 +163,9 @@ impl Tracer {
             }
             InventoryUpdate::ContainerGone { target, container, time } => {
                 let source = crate::lifecycle::Source::Host;
-                self.with(target, out, |target, _, emit| target.container_gone(container, time, source, emit));
+                self.with(target, out, |target, _, emit| {
+                    target.container_gone(container, time, source, emit)
+                });
             }
             InventoryUpdate::Finished { target, time, interface_gone, terminated } => {
                 self.finish(target, time, interface_gone, terminated, out);
@@ -153,8 +173,15 @@ impl Tracer {
         }
     }
 
-    fn finish(&mut self, id: TargetId, time: Mono, interface_gone: bool, terminated: bool, out: &mut Vec<Line>) {
-        self.with(id, out, |target, _, emit| target.finish(time, interface_gone, emit));
+    fn finish(
+        &mut self,
+        id: TargetId,
+        time: Mono,
+        interface_gone: bool,
+        terminated: bool,
+        out: &mut Vec<Line>,
+    ) {
+        self.with(id, out, |target, rules, emit| target.finish(time, interface_gone, rules, emit));
         let Some(target) = self.targets.remove(&id) else { return };
         if terminated {
             let verdict = target.verdict(&self.rules, self.scribe.seq);
@@ -163,13 +190,18 @@ impl Tracer {
     }
 
     fn tick(&mut self, clock: Clock, out: &mut Vec<Line>) {
-        let Self { targets, scribe, .. } = self;
+        let Self { targets, rules, scribe, .. } = self;
         for target in targets.values_mut() {
-            with(target, scribe, out, |target, emit| target.tick(clock.mono, emit));
+            with(target, scribe, out, |target, emit| target.tick(clock.mono, rules, emit));
         }
     }
 
-    fn with(&mut self, id: TargetId, out: &mut Vec<Line>, act: impl FnOnce(&mut Target, &Rules, &mut crate::target::Emit<'_>)) {
+    fn with(
+        &mut self,
+        id: TargetId,
+        out: &mut Vec<Line>,
+        act: impl FnOnce(&mut Target, &Rules, &mut crate::target::Emit<'_>),
+    ) {
         let Self { targets, rules, scribe, .. } = self;
         if let Some(target) = targets.get_mut(&id) {
             with(target, scribe, out, |target, emit| act(target, rules, emit));
@@ -178,10 +210,20 @@ impl Tracer {
 }
 
 /// Lets a target act, and writes what it tells as lines about it.
-fn with(target: &mut Target, scribe: &mut Scribe, out: &mut Vec<Line>, act: impl FnOnce(&mut Target, &mut crate::target::Emit<'_>)) {
+fn with(
+    target: &mut Target,
+    scribe: &mut Scribe,
+    out: &mut Vec<Line>,
+    act: impl FnOnce(&mut Target, &mut crate::target::Emit<'_>),
+) {
     let subject = target.subject.clone();
     let first = out.len();
-    act(target, &mut |time, body| out.push(scribe.line(time, Some(subject.clone()), body)));
+    act(target, &mut |time, body| {
+        let line = scribe.line(time, Some(subject.clone()), body);
+        let seq = line.seq;
+        out.push(line);
+        seq
+    });
     if target.first_seq.is_none() {
         target.first_seq = out.get(first).map(|line| line.seq);
     }

@@ -1,6 +1,6 @@
 //! The verdict: whether a target's traffic had stopped before it exited, and what was lost if not.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -8,9 +8,12 @@ use serde::{Deserialize, Serialize};
 use crate::{
     books::Book,
     event::Mono,
-    ledger::{Census, Ledger, LossKey},
+    findings::Finding,
+    ledger::{Census, Ledger},
     lifecycle::Source,
-    output::{Endpoint, SignalName, Status},
+    losses::LossKey,
+    output::{Endpoint, HookRunEvent, SignalName, Status},
+    peers::Peer,
     words::{Cause, Confidence, Ending, Phase, Result},
 };
 
@@ -36,6 +39,10 @@ pub struct Verdict {
     pub traffic: TrafficSummary,
     /// The containers and their ways out.
     pub containers: Vec<ContainerSummary>,
+    /// Causes and remedies.
+    pub findings: Vec<Finding>,
+    /// Who the clients were; behind source NAT a peer is a node.
+    pub peers: PeerList,
     /// The equations.
     pub books: Vec<Book>,
     /// The lines that it rests on.
@@ -77,6 +84,36 @@ pub struct Connections {
     pub from_peers: u64,
 }
 
+/// Who the clients were. Connections within the pod and of health checkers are left out.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct PeerList {
+    /// One by one: at most 1,000.
+    pub each: Vec<PeerSummary>,
+    /// The sum of those beyond; absent if there are none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub others: Option<PeerSummary>,
+}
+
+/// One peer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct PeerSummary {
+    /// Its address; absent for the sum of several.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub address: Option<IpAddr>,
+    /// Connections that it opened, also those that were refused.
+    pub connections: u64,
+    /// CLOCK_MONOTONIC in nanoseconds of its first new connection after the termination began.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub first_after_mono_ns: Option<Mono>,
+    /// CLOCK_MONOTONIC in nanoseconds of its last one: how long the load balancer took to let go.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_after_mono_ns: Option<Mono>,
+    /// Its certain and likely losses.
+    pub lost: u64,
+    /// Its possible losses.
+    pub doubts: u64,
+}
+
 /// When traffic stopped.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct TrafficSummary {
@@ -104,6 +141,9 @@ pub struct ContainerSummary {
     /// What made it exit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cause: Option<Cause>,
+    /// Processes that entered it from outside since its termination began: preStop hooks.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hooks: Vec<HookRunEvent>,
 }
 
 /// When a container entered a phase.
@@ -176,9 +216,14 @@ impl std::fmt::Display for Gap {
 
 /// Decides.
 #[must_use]
-pub fn decide(ledger: &Ledger, gaps: &[Gap], quiet_ns: Option<i64>, required_quiet: Mono) -> (Result, Vec<String>) {
-    let (lost, doubts) = totals(ledger);
-    let had_traffic = ledger.census().from_peers > 0 || !ledger.losses().is_empty();
+pub fn decide(
+    ledger: &Ledger,
+    gaps: &[Gap],
+    quiet_ns: Option<i64>,
+    required_quiet: Mono,
+) -> (Result, Vec<String>) {
+    let (lost, doubts) = ledger.losses().totals();
+    let had_traffic = ledger.census().from_peers > 0 || !ledger.losses().counts().is_empty();
     let gap_reasons = || gaps.iter().map(ToString::to_string).collect::<Vec<_>>();
     let doubtful = (doubts > 0).then(|| format!("{doubts} endings cannot be told from a loss"));
     if lost > 0 {
@@ -195,7 +240,8 @@ pub fn decide(ledger: &Ledger, gaps: &[Gap], quiet_ns: Option<i64>, required_qui
         reasons.extend(doubtful);
         (Result::Drained, reasons)
     } else {
-        let mut reasons = vec![quiet_reason(quiet_ns), "nothing was lost, but traffic had not stopped".to_owned()];
+        let mut reasons =
+            vec![quiet_reason(quiet_ns), "nothing was lost, but traffic had not stopped".to_owned()];
         reasons.extend(doubtful);
         (Result::Late, reasons)
     }
@@ -204,7 +250,9 @@ pub fn decide(ledger: &Ledger, gaps: &[Gap], quiet_ns: Option<i64>, required_qui
 fn quiet_reason(quiet_ns: Option<i64>) -> String {
     let seconds = |ns: i64| ns as f64 / 1e9;
     match quiet_ns {
-        Some(quiet) if quiet >= 0 => format!("the last traffic arrived {:.3} s before the exit", seconds(quiet)),
+        Some(quiet) if quiet >= 0 => {
+            format!("the last traffic arrived {:.3} s before the exit", seconds(quiet))
+        }
         Some(quiet) => format!("traffic arrived until {:.3} s after the exit", seconds(-quiet)),
         None => "no traffic arrived while it was traced".to_owned(),
     }
@@ -214,18 +262,10 @@ fn plural<'a>(count: u64, one: &'a str, many: &'a str) -> &'a str {
     if count == 1 { one } else { many }
 }
 
-/// Certain and likely losses, and possible ones.
-#[must_use]
-pub fn totals(ledger: &Ledger) -> (u64, u64) {
-    ledger.losses().iter().fold((0, 0), |(lost, doubts), (key, count)| {
-        if key.confidence == Confidence::Possible { (lost, doubts + count) } else { (lost + count, doubts) }
-    })
-}
-
 /// Losses as a verdict lists them: the surest first.
 #[must_use]
 pub fn list_losses(ledger: &Ledger, name: impl Fn(u32) -> Arc<str>) -> Vec<LossCount> {
-    let mut losses: Vec<(&LossKey, &u64)> = ledger.losses().iter().collect();
+    let mut losses: Vec<(&LossKey, &u64)> = ledger.losses().counts().iter().collect();
     losses.sort_by_key(|(key, count)| (std::cmp::Reverse((key.confidence, **count)), **key));
     losses
         .into_iter()
@@ -237,6 +277,7 @@ pub fn list_losses(ledger: &Ledger, name: impl Fn(u32) -> Arc<str>) -> Vec<LossC
             confidence: key.confidence,
             count: *count,
             peers: ledger
+                .losses()
                 .evidence()
                 .iter()
                 .filter(|loss| loss.key == *key)
@@ -258,5 +299,23 @@ impl Connections {
             open,
             from_peers: census.from_peers,
         }
+    }
+}
+
+/// The peers as a verdict lists them.
+#[must_use]
+pub fn list_peers(ledger: &Ledger) -> PeerList {
+    let summary = |address, peer: Peer| PeerSummary {
+        address,
+        connections: peer.connections,
+        first_after_mono_ns: peer.first_after,
+        last_after_mono_ns: peer.last_after,
+        lost: peer.lost,
+        doubts: peer.doubts,
+    };
+    let (each, others) = ledger.peers().list();
+    PeerList {
+        each: each.into_iter().map(|(address, peer)| summary(Some(address), peer)).collect(),
+        others: others.map(|peer| summary(None, peer)),
     }
 }

@@ -74,6 +74,14 @@ mod programs {
         0
     }
 
+    /// `TP_PROTO(struct task_struct *p, pid_t old_pid, struct linux_binprm *bprm)`. Fires when the new
+    /// program has its name.
+    #[raw_tracepoint(tracepoint = "sched_process_exec")]
+    pub fn sched_process_exec(ctx: RawTracePointContext) -> i32 {
+        process::executed(ctx.arg(0));
+        0
+    }
+
     /// `TP_PROTO(struct sock *sk, int ret, int flags)`; from 6.3 on.
     #[raw_tracepoint(tracepoint = "sock_recv_length")]
     pub fn sock_recv_length(ctx: RawTracePointContext) -> i32 {

@@ -2,7 +2,7 @@
 
 use aya_ebpf::programs::RawTracePointContext;
 use aya_log_ebpf::debug;
-use tracer_common::{ExitRecord, InitEntry, Kind, Mode, OomRecord, ScopeEntry};
+use tracer_common::{ExecRecord, ExitRecord, InitEntry, Kind, Mode, OomRecord, ScopeEntry};
 
 use crate::{
     emit,
@@ -47,6 +47,20 @@ fn target(task: u64, init: Option<&InitEntry>) -> Option<ScopeEntry> {
         Some(init) => Some(ScopeEntry { target: init.target, mode: Mode::ARMED }),
         None => scope::find(task::net(task), || task::cgroup(task)),
     }
+}
+
+/// A process in scope runs a new program.
+#[inline(always)]
+pub fn executed(task: u64) {
+    let Some(entry) = target(task, None) else { return };
+    if entry.mode != Mode::ARMED {
+        return;
+    }
+    emit::send::<ExecRecord>(Kind::EXEC, entry, |record, header| {
+        record.header = header;
+        record.task = task::describe(task);
+        record.parent = task::describe(field!(task, task_real_parent));
+    });
 }
 
 /// The out-of-memory killer chose a victim; its SIGKILL comes in the victim's own context.

@@ -10,7 +10,13 @@
 //!
 //! Everything between `Bytes` and `Line` is [`Tracer::step`].
 
-use std::{collections::BTreeMap, future::Future, pin::pin, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    future::Future,
+    pin::pin,
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::{Context, Result};
 use bytes::Bytes;
@@ -21,7 +27,7 @@ use tracer_core::{
     books::Reading,
     event::TargetId,
     input::{Input, InventoryUpdate, NewContainer, NewTarget},
-    output::{AgentStarted, Body, Line, LostEvent},
+    output::{AgentStarted, Body, Line, LostEvent, Subject},
     target::Rules,
     tracer::Identity,
 };
@@ -37,8 +43,10 @@ use crate::{
     sink::Output,
 };
 
-/// How often time is told to the core, and counters of lost records are looked at.
+/// How often time is told to the core.
 const TICK: Duration = Duration::from_millis(20);
+/// How often counters of what was missed are looked at, in ticks.
+const TICKS_BETWEEN_LOOKS: u32 = 50;
 /// Attempts to read both sides of the books at the same instant. On a busy target the counters change
 /// all the time, but a reading takes some 50 µs.
 const READING_ATTEMPTS: usize = 200;
@@ -54,6 +62,7 @@ pub struct Settings {
 
 /// What stays with a target while it is in scope.
 struct Tracked {
+    subject: Arc<Subject>,
     keys: Vec<ScopeKey>,
     inits: Vec<u32>,
     totals: Option<TotalsReader>,
@@ -83,7 +92,10 @@ pub struct Pipeline {
     next_target: TargetId,
     batch: Vec<Bytes>,
     lines: Vec<Line>,
+    /// Targets that entered a phase since their books were read.
+    phase_entered: BTreeSet<TargetId>,
     missed: u64,
+    ticks: u32,
 }
 
 impl Pipeline {
@@ -92,12 +104,14 @@ impl Pipeline {
     /// # Errors
     /// If the kernel refuses, or lacks something: the message names the remedy.
     pub fn start(settings: Settings, output: Output) -> Result<Self> {
-        let facts = Facts::of_running_kernel().context("tracing needs the kernel's BTF; run `lastpacket check`")?;
+        let facts =
+            Facts::of_running_kernel().context("tracing needs the kernel's BTF; run `lastpacket check`")?;
         let (mut probes, records) = Probes::load(&facts, settings.load)?;
         if settings.load.kernel_log {
             crate::kernel::log::follow(probes.ebpf_mut())?;
         }
-        let reset_reasons = facts.reset_reasons.iter().map(|(value, name)| (*value, name.as_str().into())).collect();
+        let reset_reasons =
+            facts.reset_reasons.iter().map(|(value, name)| (*value, name.as_str().into())).collect();
         let quiet = u64::try_from(settings.quiet.as_nanos()).unwrap_or(u64::MAX);
         let identity = Identity { node: hostname()?, run_id: run_id()? };
         let tracer = Tracer::new(identity, Rules { quiet, reset_reasons }, clock::now());
@@ -111,7 +125,9 @@ impl Pipeline {
             next_target: 1,
             batch: Vec::new(),
             lines: Vec::new(),
+            phase_entered: BTreeSet::new(),
             missed: 0,
+            ticks: 0,
         };
         pipeline.missed = pipeline.missed_now();
         pipeline.announce(Body::AgentStarted(pipeline.agent_started(&facts)?))?;
@@ -137,7 +153,11 @@ impl Pipeline {
     ///
     /// # Errors
     /// If the scope table is full.
-    pub fn scope_keys(&mut self, identity: netns::Identity, shared: Option<&Cgroup>) -> Result<Vec<ScopeKey>> {
+    pub fn scope_keys(
+        &mut self,
+        identity: netns::Identity,
+        shared: Option<&Cgroup>,
+    ) -> Result<Vec<ScopeKey>> {
         let netns = ScopeKey::Netns(self.probes.netns_key(identity));
         let Some(cgroup) = shared else { return Ok(vec![netns]) };
         self.probes.scope(netns, ScopeEntry { target: NODE, mode: Mode::BY_CGROUP })?;
@@ -157,11 +177,12 @@ impl Pipeline {
     pub fn add_target(&mut self, mut spec: TargetSpec) -> Result<TargetId> {
         let id = self.free_slot()?;
         spec.new.id = id;
+        let subject = Arc::clone(&spec.new.subject);
         self.input(Input::Inventory(InventoryUpdate::Target(Box::new(spec.new))));
         for key in &spec.keys {
             self.probes.scope(*key, ScopeEntry { target: id, mode: Mode::ARMED })?;
         }
-        self.tracked.insert(id, Tracked { keys: spec.keys, inits: Vec::new(), totals: spec.totals });
+        self.tracked.insert(id, Tracked { subject, keys: spec.keys, inits: Vec::new(), totals: spec.totals });
         self.read_books(id)?;
         self.deliver()?;
         Ok(id)
@@ -226,6 +247,7 @@ impl Pipeline {
                 ready = self.records.ready() => { ready?; self.drain(); }
                 _ = ticks.tick() => self.tick(),
             }
+            self.read_books_of_phases()?;
             self.deliver()?;
         }
     }
@@ -298,6 +320,11 @@ impl Pipeline {
     fn input(&mut self, input: Input) {
         let first = self.lines.len();
         self.tracer.step(input, &mut self.lines);
+        let entered = self.lines[first..].iter().filter(|line| matches!(line.body, Body::Phase(_)));
+        let targets = entered.filter_map(|line| line.subject.as_ref()).filter_map(|subject| {
+            self.tracked.iter().find(|(_, tracked)| Arc::ptr_eq(&tracked.subject, subject)).map(|(id, _)| *id)
+        });
+        self.phase_entered.extend(targets);
         if let Some(observer) = &mut self.observer {
             self.lines[first..].iter().for_each(observer);
         }
@@ -322,6 +349,14 @@ impl Pipeline {
     fn tick(&mut self) {
         self.drain();
         self.input(Input::Tick(clock::now()));
+        self.ticks = self.ticks.wrapping_add(1);
+        if self.ticks.is_multiple_of(TICKS_BETWEEN_LOOKS) {
+            self.tell_missed();
+        }
+    }
+
+    /// Tells events that the kernel did not show.
+    fn tell_missed(&mut self) {
         let missed = self.missed_now();
         if missed > self.missed {
             let count = missed - self.missed;
@@ -333,6 +368,17 @@ impl Pipeline {
                 &mut self.lines,
             );
         }
+    }
+
+    /// What only counters tell (connections that the kernel dropped, resets whose records were lost)
+    /// belongs to the phase that it happened in: read them whenever one begins.
+    fn read_books_of_phases(&mut self) -> Result<()> {
+        while let Some(target) = self.phase_entered.pop_first() {
+            if self.tracked.contains_key(&target) {
+                self.read_books(target)?;
+            }
+        }
+        Ok(())
     }
 
     fn missed_now(&self) -> u64 {

@@ -18,7 +18,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<Outcome> {
     let conditions = preflight::check();
     let possible = conditions.iter().all(|condition| condition.status != Status::Missing);
     let text = match Format::or_fitting(arguments.format) {
-        Format::Json => serde_json::json!({ "possible": possible, "conditions": conditions }).to_string() + "\n",
+        Format::Json => {
+            serde_json::json!({ "possible": possible, "conditions": conditions }).to_string() + "\n"
+        }
         Format::Text => as_text(&conditions, possible),
     };
     std::io::stdout().write_all(text.as_bytes())?;

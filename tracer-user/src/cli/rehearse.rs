@@ -134,7 +134,10 @@ async fn drive(
     }
     let clients = load.snapshot();
     if clients.total().ok == 0 {
-        bail!("no request to {address} was answered before termination began: {}", why_none(&clients, address));
+        bail!(
+            "no request to {address} was answered before termination began: {}",
+            why_none(&clients, address)
+        );
     }
     let stop_new = async {
         tokio::time::sleep(arguments.lag).await;
@@ -142,7 +145,12 @@ async fn drive(
     };
     let on_step = |step: &Step| {
         if let Step::PreStopStarted { at_mono_ns } = step {
-            let update = InventoryUpdate::PreStop { target, container: Some(0), time: *at_mono_ns, source: Source::Rehearsal };
+            let update = InventoryUpdate::PreStop {
+                target,
+                container: Some(0),
+                time: *at_mono_ns,
+                source: Source::Rehearsal,
+            };
             // The channel has room for all steps of a termination.
             let _ = tell.try_send(update);
         }
@@ -172,10 +180,15 @@ fn last_output(sandbox: &Sandbox) -> String {
     }
 }
 
-async fn add_target(pipeline: &mut Pipeline, namespaces: &Namespaces, options: &TraceOptions) -> Result<TargetId> {
+async fn add_target(
+    pipeline: &mut Pipeline,
+    namespaces: &Namespaces,
+    options: &TraceOptions,
+) -> Result<TargetId> {
     let inside = namespaces.run_inside(Inside::of_this_thread).await??;
     let keys = pipeline.scope_keys(inside.identity, None)?;
-    let subject = Subject { target: Target { name: "rehearsal".to_owned(), netns: inside.identity.inode }, k8s: None };
+    let subject =
+        Subject { target: Target { name: "rehearsal".to_owned(), netns: inside.identity.inode }, k8s: None };
     let mut checkers = options.probe_peer.clone();
     for address in [CHECKER.v4.into(), CHECKER.v6.into()] {
         checkers.push(tracer_core::input::Network { address, prefix: 128 });
@@ -196,7 +209,12 @@ async fn add_target(pipeline: &mut Pipeline, namespaces: &Namespaces, options: &
     })
 }
 
-fn add_container(pipeline: &mut Pipeline, target: TargetId, sandbox: &Sandbox, words: &[String]) -> Result<()> {
+fn add_container(
+    pipeline: &mut Pipeline,
+    target: TargetId,
+    sandbox: &Sandbox,
+    words: &[String],
+) -> Result<()> {
     let name = words.first().and_then(|word| word.rsplit('/').next()).unwrap_or("server");
     // A server that has ended already is told by the readiness check, with what it printed.
     let pidns = Process::read(sandbox.pid()).ok().and_then(|process| u32::try_from(process.pidns).ok());
@@ -228,12 +246,21 @@ impl Arguments {
     }
 
     fn load_plan(&self) -> LoadPlan {
-        LoadPlan { spec: self.load.clone(), path: self.path.clone(), long_path: self.long_path.clone(), seed: self.seed }
+        LoadPlan {
+            spec: self.load.clone(),
+            path: self.path.clone(),
+            long_path: self.long_path.clone(),
+            seed: self.seed,
+        }
     }
 
     fn termination_plan(&self) -> Result<TerminationPlan> {
         let hook = |text: &String| vec!["/bin/sh".to_owned(), "-c".to_owned(), text.clone()];
-        Ok(TerminationPlan { pre_stop: self.pre_stop.as_ref().map(hook), stop_signal: self.stop_signal, grace: self.grace })
+        Ok(TerminationPlan {
+            pre_stop: self.pre_stop.as_ref().map(hook),
+            stop_signal: self.stop_signal,
+            grace: self.grace,
+        })
     }
 }
 

@@ -137,7 +137,9 @@ fn find(arguments: &Arguments) -> Result<Vec<Found>> {
     let mut seen = BTreeMap::new();
     for target in &found {
         let inode = netns::inode(&target.netns)?;
-        if let Some(other) = seen.insert((inode, target.cgroup.as_ref().map(|cgroup| cgroup.id)), &target.name) {
+        if let Some(other) =
+            seen.insert((inode, target.cgroup.as_ref().map(|cgroup| cgroup.id)), &target.name)
+        {
             bail!("{} and {other} share a network namespace; name one of them", target.name);
         }
     }
@@ -158,13 +160,22 @@ fn by_pid(pid: u32) -> Result<Found> {
 }
 
 fn by_netns(path: &Path) -> Result<Found> {
-    let file = if path.components().count() == 1 && !path.exists() { Path::new("/run/netns").join(path) } else { path.to_owned() };
+    let file = if path.components().count() == 1 && !path.exists() {
+        Path::new("/run/netns").join(path)
+    } else {
+        path.to_owned()
+    };
     let inode = netns::inode(&file)
         .with_context(|| format!("no network namespace {}; look with `ip netns`", path.display()))?;
     if inode == netns::own_inode()? {
         bail!("{} is the machine's own network namespace; trace by --pid or --cgroup", path.display());
     }
-    Ok(Found { name: path.display().to_string(), netns: file, inits: inits_of(|process| process.netns == inode), cgroup: None })
+    Ok(Found {
+        name: path.display().to_string(),
+        netns: file,
+        inits: inits_of(|process| process.netns == inode),
+        cgroup: None,
+    })
 }
 
 fn by_cgroup(path: &Path) -> Result<Found> {

@@ -88,7 +88,8 @@ mod tests {
     fn the_mount_point_is_found_on_pure_and_hybrid_machines() {
         let pure = "proc /proc proc rw 0 0\ncgroup2 /sys/fs/cgroup cgroup2 rw,nosuid 0 0\n";
         assert_eq!(parse_mount_point(pure), Some(PathBuf::from("/sys/fs/cgroup")));
-        let hybrid = "cgroup /sys/fs/cgroup/cpu cgroup rw 0 0\ncgroup2 /sys/fs/cgroup/unified cgroup2 rw 0 0\n";
+        let hybrid =
+            "cgroup /sys/fs/cgroup/cpu cgroup rw 0 0\ncgroup2 /sys/fs/cgroup/unified cgroup2 rw 0 0\n";
         assert_eq!(parse_mount_point(hybrid), Some(PathBuf::from("/sys/fs/cgroup/unified")));
         assert_eq!(parse_mount_point("cgroup /sys/fs/cgroup/cpu cgroup rw 0 0\n"), None);
     }

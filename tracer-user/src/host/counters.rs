@@ -1,11 +1,6 @@
 //! The kernel's own totals of a network namespace: `/proc/PID/net/snmp` and `netstat`.
 
-use std::{
-    collections::HashMap,
-    fs::File,
-    os::unix::fs::FileExt,
-    path::Path,
-};
+use std::{collections::HashMap, fs::File, os::unix::fs::FileExt, path::Path};
 
 use anyhow::{Context, Result};
 use tracer_core::books::Totals;
@@ -47,7 +42,9 @@ fn read_all(file: &File) -> Result<String> {
     let mut bytes = vec![0; FILE_SIZE];
     let mut length = 0;
     loop {
-        let count = file.read_at(&mut bytes[length..], length as u64).context("cannot read the namespace's counters")?;
+        let count = file
+            .read_at(&mut bytes[length..], length as u64)
+            .context("cannot read the namespace's counters")?;
         if count == 0 {
             break;
         }

@@ -80,8 +80,9 @@ impl Netns {
         thread::scope(|scope| {
             scope
                 .spawn(|| {
-                    setns(self.file.as_fd(), CloneFlags::CLONE_NEWNET)
-                        .with_context(|| format!("{} cannot be entered as a network namespace", self.path.display()))?;
+                    setns(self.file.as_fd(), CloneFlags::CLONE_NEWNET).with_context(|| {
+                        format!("{} cannot be entered as a network namespace", self.path.display())
+                    })?;
                     function()
                 })
                 .join()
@@ -114,7 +115,8 @@ impl Inside {
     /// # Errors
     /// If procfs is not mounted.
     pub fn of_this_thread() -> Result<Self> {
-        let identity = Identity { inode: inode(Path::new("/proc/thread-self/ns/net"))?, cookie: cookie().ok() };
+        let identity =
+            Identity { inode: inode(Path::new("/proc/thread-self/ns/net"))?, cookie: cookie().ok() };
         let addresses = nix::ifaddrs::getifaddrs()
             .context("cannot list the namespace's addresses")?
             .filter_map(|interface| {

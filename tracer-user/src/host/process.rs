@@ -53,7 +53,10 @@ impl Process {
             comm: read(&folder, "comm")?.trim_end().to_owned(),
             netns: netns::inode(&folder.join("ns/net"))?,
             pidns: netns::inode(&folder.join("ns/pid"))?,
-            cgroup: read(&folder, "cgroup")?.lines().find_map(|line| line.strip_prefix("0::")).map(str::to_owned),
+            cgroup: read(&folder, "cgroup")?
+                .lines()
+                .find_map(|line| line.strip_prefix("0::"))
+                .map(str::to_owned),
             is_namespace_init: field("NSpid:").and_then(|pids| pids.split_whitespace().last()) == Some("1"),
         })
     }

@@ -71,7 +71,10 @@ impl Btf {
         let word = |at: usize| word_at(bytes, at).map(|word| word as usize);
         let header = word(4)?;
         let section = |offset: usize, length: usize| {
-            bytes.get(header + offset..header + offset + length).context("a section lies outside").map(<[u8]>::to_vec)
+            bytes
+                .get(header + offset..header + offset + length)
+                .context("a section lies outside")
+                .map(<[u8]>::to_vec)
         };
         let mut btf = Self {
             types: section(word(8)?, word(12)?)?,
@@ -89,7 +92,8 @@ impl Btf {
             let id = u32::try_from(self.starts.len())?;
             let ty = self.type_at(at)?;
             let name = self.string(word_at(&self.types, at)?)?;
-            if !name.is_empty() && matches!(ty.kind, kind::STRUCT | kind::UNION | kind::TYPEDEF | kind::ENUM) {
+            if !name.is_empty() && matches!(ty.kind, kind::STRUCT | kind::UNION | kind::TYPEDEF | kind::ENUM)
+            {
                 self.names.entry(name.to_owned()).or_default().push(id);
             }
             self.starts.push(at);
@@ -139,7 +143,9 @@ impl Btf {
         loop {
             let ty = self.get(id)?;
             match ty.kind {
-                kind::TYPEDEF | kind::VOLATILE | kind::CONST | kind::RESTRICT | kind::TYPE_TAG => id = ty.size_or_type,
+                kind::TYPEDEF | kind::VOLATILE | kind::CONST | kind::RESTRICT | kind::TYPE_TAG => {
+                    id = ty.size_or_type
+                }
                 _ => return Some(ty),
             }
         }
@@ -156,7 +162,13 @@ impl Btf {
                 let (offset, member) = self.member(&ty, name, MAX_DEPTH)?;
                 bits += offset;
                 // The last member of a path may be of any type.
-                ty = self.resolve(member).unwrap_or(Type { kind: 0, entries: 0, bitfields: false, size_or_type: 0, body: 0 });
+                ty = self.resolve(member).unwrap_or(Type {
+                    kind: 0,
+                    entries: 0,
+                    bitfields: false,
+                    size_or_type: 0,
+                    body: 0,
+                });
             }
             Some(bits / 8)
         })

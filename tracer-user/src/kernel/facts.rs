@@ -19,12 +19,13 @@ pub struct Hook {
 }
 
 /// All hooks.
-pub const HOOKS: [Hook; 8] = [
+pub const HOOKS: [Hook; 9] = [
     hook("inet_sock_set_state", "opens and closes of connections", true),
     hook("tcp_send_reset", "resets sent", true),
     hook("tcp_receive_reset", "resets received", true),
     hook("signal_generate", "stop and kill signals", true),
     hook("sched_process_exit", "exits of processes", true),
+    hook("sched_process_exec", "hooks and other processes that enter a container", false),
     hook("mark_victim", "out-of-memory kills as such", false),
     hook("sock_recv_length", "the size of requests without an answer (from Linux 6.3 on)", false),
     hook("sock_send_length", "the size of requests without an answer (from Linux 6.3 on)", false),
@@ -78,8 +79,9 @@ impl Facts {
     #[must_use]
     pub fn cannot_show(&self) -> Vec<String> {
         let hooks = self.missing_hooks.iter().map(|hook| format!("{} (no hook {})", hook.shows, hook.name));
-        let reasons = (self.settings.reset_has_reason == 0)
-            .then(|| "resets without a socket or in TIME_WAIT, and reasons of resets (from Linux 6.10 on)".to_owned());
+        let reasons = (self.settings.reset_has_reason == 0).then(|| {
+            "resets without a socket or in TIME_WAIT, and reasons of resets (from Linux 6.10 on)".to_owned()
+        });
         let payload = (self.settings.page_offset == 0)
             .then(|| "what payload in pages looks like: it is judged by its length".to_owned());
         hooks.chain(reasons).chain(payload).collect()
@@ -147,12 +149,16 @@ fn memory_layout() -> Option<MemoryLayout> {
     }
     let symbols = fs::read_to_string("/proc/kallsyms").ok()?;
     match (symbol(&symbols, "page_offset_base"), symbol(&symbols, "vmemmap_base")) {
-        (Some(page_offset), Some(vmemmap)) => Some(MemoryLayout { page_offset, vmemmap, are_variables: true }),
-        _ if symbol(&symbols, "_text") == Some(UNMOVED_TEXT) && !has_five_level_paging() => Some(MemoryLayout {
-            page_offset: 0xffff_8880_0000_0000,
-            vmemmap: 0xffff_ea00_0000_0000,
-            are_variables: false,
-        }),
+        (Some(page_offset), Some(vmemmap)) => {
+            Some(MemoryLayout { page_offset, vmemmap, are_variables: true })
+        }
+        _ if symbol(&symbols, "_text") == Some(UNMOVED_TEXT) && !has_five_level_paging() => {
+            Some(MemoryLayout {
+                page_offset: 0xffff_8880_0000_0000,
+                vmemmap: 0xffff_ea00_0000_0000,
+                are_variables: false,
+            })
+        }
         _ => None,
     }
 }
@@ -183,7 +189,8 @@ mod tests {
 
     #[test]
     fn symbols_are_found_by_their_whole_name() {
-        let symbols = "ffffffff81000000 T page_offset_base_x\nffffffff82000000 D page_offset_base\n0 D vmemmap_base\n";
+        let symbols =
+            "ffffffff81000000 T page_offset_base_x\nffffffff82000000 D page_offset_base\n0 D vmemmap_base\n";
         assert_eq!(symbol(symbols, "page_offset_base"), Some(0xffff_ffff_8200_0000));
         assert_eq!(symbol(symbols, "vmemmap_base"), None, "a hidden address is no address");
     }

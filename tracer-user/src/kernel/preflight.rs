@@ -108,7 +108,12 @@ fn kernel(facts: &Facts) -> Vec<Condition> {
         Condition::ok("payload in pages", "can be looked into")
     } else {
         let found = "cannot be looked into: the segments that draw resets are judged by their length";
-        Condition::not(Status::Limited, "payload in pages", found, "let root read addresses in /proc/kallsyms (kernel.kptr_restrict=1)")
+        Condition::not(
+            Status::Limited,
+            "payload in pages",
+            found,
+            "let root read addresses in /proc/kallsyms (kernel.kptr_restrict=1)",
+        )
     });
     conditions
 }
@@ -117,7 +122,8 @@ fn kernel_version() -> Condition {
     let Ok(release) = facts::release() else {
         return Condition::not(Status::Limited, "kernel", "its version cannot be read", "mount /proc");
     };
-    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map_while(|number| number.parse::<u32>().ok());
+    let mut numbers =
+        release.split(|c: char| !c.is_ascii_digit()).map_while(|number| number.parse::<u32>().ok());
     let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
     if version >= OLDEST {
         Condition::ok("kernel", release)
@@ -129,7 +135,8 @@ fn kernel_version() -> Condition {
 fn lockdown() -> Condition {
     let mode = fs::read_to_string("/sys/kernel/security/lockdown").unwrap_or_default();
     if mode.contains("[confidentiality]") {
-        let remedy = "boot with lockdown=integrity: reading kernel memory is forbidden in mode confidentiality";
+        let remedy =
+            "boot with lockdown=integrity: reading kernel memory is forbidden in mode confidentiality";
         return Condition::not(Status::Missing, "lockdown", "confidentiality", remedy);
     }
     let selected = mode.split(['[', ']']).nth(1).unwrap_or("none");
@@ -143,7 +150,12 @@ fn capability(number: u32, name: &str, purpose: &str) -> Condition {
     if effective >> number & 1 == 1 {
         return Condition::ok(name, purpose);
     }
-    Condition::not(Status::Missing, name, format!("missing, needed for {purpose}"), "run as root, or add the capability")
+    Condition::not(
+        Status::Missing,
+        name,
+        format!("missing, needed for {purpose}"),
+        "run as root, or add the capability",
+    )
 }
 
 fn fields(facts: &Facts) -> Condition {
@@ -151,14 +163,24 @@ fn fields(facts: &Facts) -> Condition {
         return Condition::ok("kernel fields", "all found in BTF");
     }
     let found = format!("missing: {}", facts.missing_fields.join(", "));
-    Condition::not(Status::Missing, "kernel fields", found, "use a kernel that lastpacket knows, or report this one")
+    Condition::not(
+        Status::Missing,
+        "kernel fields",
+        found,
+        "use a kernel that lastpacket knows, or report this one",
+    )
 }
 
 /// Nothing tells better whether the programs load than loading them.
 fn programs(facts: &Facts) -> Condition {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let Ok(runtime) = runtime else {
-        return Condition::not(Status::Missing, "kernel programs", "the runtime cannot start", "raise the limits of this shell");
+        return Condition::not(
+            Status::Missing,
+            "kernel programs",
+            "the runtime cannot start",
+            "raise the limits of this shell",
+        );
     };
     // The ring buffer is polled by the runtime.
     let _inside = runtime.enter();
@@ -181,7 +203,10 @@ fn cgroups() -> Condition {
         (Some(path), true) => Condition::not(
             Status::Limited,
             "cgroups",
-            format!("version 2 at {} beside version 1: containers in version 1 cannot be told apart", path.display()),
+            format!(
+                "version 2 at {} beside version 1: containers in version 1 cannot be told apart",
+                path.display()
+            ),
             "boot with systemd.unified_cgroup_hierarchy=1",
         ),
         (None, _) => Condition::not(

@@ -1,6 +1,10 @@
 //! The loaded programs and the tables that they share with user space.
 
-use std::{collections::HashMap as StdHashMap, fs, os::fd::{AsFd, AsRawFd}};
+use std::{
+    collections::HashMap as StdHashMap,
+    fs,
+    os::fd::{AsFd, AsRawFd},
+};
 
 use anyhow::{Context, Result, bail};
 use aya::{
@@ -71,7 +75,9 @@ impl Probes {
     /// If the kernel refuses; the message names the program and the remedy.
     pub fn load(facts: &Facts, options: LoadOptions) -> Result<(Self, Records)> {
         if OBJECT.is_empty() {
-            bail!("this binary was built without its kernel programs; run `cargo xtask setup` and build again");
+            bail!(
+                "this binary was built without its kernel programs; run `cargo xtask setup` and build again"
+            );
         }
         facts.require_all()?;
         let log_level = if options.kernel_log { aya_log::Level::Debug as u8 } else { 0 };
@@ -85,9 +91,13 @@ impl Probes {
         let records = Records::new(ebpf.take_map("RECORDS").context("the object has no map RECORDS")?)?;
         let mut probes = Self {
             scope: HashMap::try_from(ebpf.take_map("SCOPE").context("the object has no map SCOPE")?)?,
-            scope_cgroups: HashMap::try_from(ebpf.take_map("SCOPE_CGROUPS").context("the object has no map SCOPE_CGROUPS")?)?,
+            scope_cgroups: HashMap::try_from(
+                ebpf.take_map("SCOPE_CGROUPS").context("the object has no map SCOPE_CGROUPS")?,
+            )?,
             inits: HashMap::try_from(ebpf.take_map("INITS").context("the object has no map INITS")?)?,
-            counters: PerCpuArray::try_from(ebpf.take_map("COUNTERS").context("the object has no map COUNTERS")?)?,
+            counters: PerCpuArray::try_from(
+                ebpf.take_map("COUNTERS").context("the object has no map COUNTERS")?,
+            )?,
             attached: Vec::new(),
             by_cookie: facts.settings.scope_by_cookie == 1,
             ebpf,
@@ -99,7 +109,10 @@ impl Probes {
     }
 
     fn attach(&mut self, hook: Hook) -> Result<()> {
-        let program = self.ebpf.program_mut(hook.name).with_context(|| format!("the object has no program {}", hook.name))?;
+        let program = self
+            .ebpf
+            .program_mut(hook.name)
+            .with_context(|| format!("the object has no program {}", hook.name))?;
         let program: &mut RawTracePoint = program.try_into()?;
         let result = program
             .load()
@@ -157,7 +170,9 @@ impl Probes {
     /// # Errors
     /// If the table is full.
     pub fn register_init(&mut self, pid: u32, entry: InitEntry) -> Result<()> {
-        self.inits.insert(pid, to_array(&entry), 0).context("cannot register a container's init: too many containers")
+        self.inits
+            .insert(pid, to_array(&entry), 0)
+            .context("cannot register a container's init: too many containers")
     }
 
     /// Forgets a container's init. That it is gone already is no error.

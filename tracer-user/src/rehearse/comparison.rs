@@ -46,12 +46,14 @@ impl LossLog {
     #[must_use]
     pub fn compare(&self, clients: &Summary) -> RehearsalEvent {
         let total = clients.total();
-        let failures: Vec<FailedRequest> = clients.failures.iter().filter_map(|failure| self.explain(failure)).collect();
+        let failures: Vec<FailedRequest> =
+            clients.failures.iter().filter_map(|failure| self.explain(failure)).collect();
         let explained = failures.iter().filter(|failure| failure.explained_by.is_some()).count() as u64;
         let failed_ends: Vec<SocketAddr> = clients.failures.iter().map(|failure| failure.local).collect();
-        let unseen = self.0.iter().filter(|(peer, loss)| {
-            loss.confidence >= Confidence::Likely && !failed_ends.contains(peer)
-        });
+        let unseen = self
+            .0
+            .iter()
+            .filter(|(peer, loss)| loss.confidence >= Confidence::Likely && !failed_ends.contains(peer));
         RehearsalEvent {
             answered: total.ok,
             failed: total.failed,

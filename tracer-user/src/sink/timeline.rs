@@ -5,8 +5,8 @@ use std::fmt::Write;
 use tracer_core::{
     event::Mono,
     output::{
-        Body, ConnectionEnd, ConnectionEvent, ExitEvent, Line, Network, PhaseEvent, RehearsalEvent, ResetEvent,
-        SignalEvent, Status,
+        Body, ConnectionEnd, ConnectionEvent, ExitEvent, HookRunEvent, Line, Network, PhaseEvent,
+        RehearsalEvent, ResetEvent, SignalEvent, Status,
     },
     verdict::{ContainerSummary, LossCount, PhaseSummary, Verdict},
     words::{Cause, Confidence, Direction, Ending, Phase},
@@ -28,6 +28,7 @@ impl Render for Timeline {
             Body::Phase(event) => Some(phase(event)),
             Body::Signal(event) => event.inside.then(|| inside_signal(event)),
             Body::Exit(event) => event.init.then(|| init_exit(event)),
+            Body::HookRun(event) => Some(hook_run(event)),
             Body::Reset(event) => Some(reset(event)),
             Body::ConnectionOpened(_) => None,
             Body::ConnectionClosed(event) => event.end.as_ref().and_then(|end| silent_loss(event, end)),
@@ -85,6 +86,16 @@ fn inside_signal(event: &SignalEvent) -> String {
 fn init_exit(event: &ExitEvent) -> String {
     let name = event.container.as_ref().map_or("", |container| &container.name);
     format!("{name}  exited: {}", status(&event.status))
+}
+
+fn hook_run(event: &HookRunEvent) -> String {
+    let seconds = event.ended_mono_ns.saturating_sub(event.started_mono_ns) as f64 / 1e9;
+    format!(
+        "{}  {} from outside ended after {seconds:.3} s: {}",
+        event.container.name,
+        event.process.command,
+        status(&event.status)
+    )
 }
 
 fn status(status: &Status) -> String {
@@ -161,9 +172,12 @@ fn verdict(target: &str, verdict: &Verdict) -> String {
     let books: Vec<String> = verdict
         .books
         .iter()
-        .map(|book| format!("{} {}{}{}", book.name, book.kernel, if book.balanced { "=" } else { "≠" }, book.events))
+        .map(|book| {
+            format!("{} {}{}{}", book.name, book.kernel, if book.balanced { "=" } else { "≠" }, book.events)
+        })
         .collect();
-    let _ = writeln!(text, "  books: {}", if books.is_empty() { "none".to_owned() } else { books.join(", ") });
+    let _ =
+        writeln!(text, "  books: {}", if books.is_empty() { "none".to_owned() } else { books.join(", ") });
     text
 }
 
@@ -210,9 +224,17 @@ fn rehearsal(event: &RehearsalEvent) -> String {
         "\nclients: {} requests answered, {} failed, {} still open when the load ended\n",
         event.answered, event.failed, event.aborted
     );
-    let _ = writeln!(text, "  {} of {} failures are explained by a loss on the same connection", event.explained, event.failed);
+    let _ = writeln!(
+        text,
+        "  {} of {} failures are explained by a loss on the same connection",
+        event.explained, event.failed
+    );
     for request in event.failures.iter().filter(|request| request.explained_by.is_none()) {
-        let _ = writeln!(text, "  NOT EXPLAINED: {} from {}: {} while {}", request.kind, request.local, request.cause, request.phase);
+        let _ = writeln!(
+            text,
+            "  NOT EXPLAINED: {} from {}: {} while {}",
+            request.kind, request.local, request.cause, request.phase
+        );
     }
     for loss in &event.unseen_losses {
         let _ = writeln!(text, "  NO CLIENT SAW: {}: {} ({})", loss.peer, loss.ending, loss.confidence);

@@ -39,8 +39,9 @@ impl Output {
     /// If no thread can be started.
     pub fn start(render: Box<dyn Render>, to: Box<dyn Write + Send>) -> io::Result<Self> {
         let (queue, lines) = sync_channel(QUEUE);
-        let thread =
-            std::thread::Builder::new().name("output".to_owned()).spawn(move || write_all(&lines, render, to))?;
+        let thread = std::thread::Builder::new()
+            .name("output".to_owned())
+            .spawn(move || write_all(&lines, render, to))?;
         Ok(Self { queue: Some(queue), thread: Some(thread), dropped: 0 })
     }
 

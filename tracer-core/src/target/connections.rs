@@ -1,0 +1,188 @@
+//! A target's connections: state changes, resets, and what is told of them.
+
+use std::{collections::HashMap, net::IpAddr};
+
+use super::{
+    Emit, Rules, Target,
+    container::{Container, named},
+    teller::Teller,
+};
+use crate::{
+    connection::Moment,
+    event::{Mono, ResetReceived, ResetSent, StateChange, TcpState, Tuple},
+    jiffies::Jiffies,
+    ledger::{Newcomer, SETTLE},
+    lifecycle::Lifecycle,
+    output::{Body, Network as NetworkEvent, ResetEvent},
+    words::{Direction, Hop, Judgement, Origin, Phase, Role},
+};
+
+impl Target {
+    /// A socket changed its state.
+    pub fn state(&mut self, time: Mono, change: &StateChange, jiffies: &Jiffies, emit: &mut Emit<'_>) {
+        let container = self.container_of(change.socket.cgroup, change.tuple.local_port);
+        if change.old == TcpState::Listen && change.new == TcpState::Close {
+            return;
+        }
+        if change.new == TcpState::Listen {
+            self.listeners.insert(change.tuple.local_port, container);
+            return;
+        }
+        let moment = self.moment(container);
+        let origin = self.origin(&change.tuple);
+        let newcomer = |change: &StateChange| Newcomer {
+            role: role(change, &self.listeners),
+            origin,
+            hop: hop(&self.addresses, &change.tuple),
+            one_way: self.one_way.contains(&change.tuple.local_port),
+        };
+        let last_receive = jiffies.time_of(time, change.socket.jiffies, change.socket.last_receive);
+        let mut teller =
+            Teller { containers: &self.containers, exhibits: &mut self.exhibits, now: time, emit };
+        self.ledger.change(time, change, moment, last_receive, newcomer, &mut |connection, told| {
+            teller.tell(connection, told);
+        });
+    }
+
+    /// The kubelet made a connection, as the pod sees it.
+    pub fn probe(&mut self, time: Mono, tuple: Tuple) {
+        self.ledger.probe(time, tuple);
+    }
+
+    /// A reset was sent.
+    pub fn reset_sent(&mut self, time: Mono, reset: &ResetSent, rules: &Rules, emit: &mut Emit<'_>) {
+        let container = self.container_of(reset.socket.cgroup, reset.tuple.local_port);
+        let moment = self.moment(container);
+        self.count_told(reset);
+        if reset.segment.is_some_and(|segment| segment.is_syn()) {
+            self.refused.push_back((time, *reset, moment));
+        } else {
+            self.judge_reset(time, reset, moment, rules, emit);
+        }
+    }
+
+    fn judge_reset(
+        &mut self,
+        time: Mono,
+        reset: &ResetSent,
+        moment: Moment,
+        rules: &Rules,
+        emit: &mut Emit<'_>,
+    ) {
+        let stranger = Newcomer {
+            role: Role::Server,
+            origin: self.origin(&reset.tuple),
+            hop: hop(&self.addresses, &reset.tuple),
+            one_way: false,
+        };
+        let mut teller =
+            Teller { containers: &self.containers, exhibits: &mut self.exhibits, now: time, emit };
+        let meaning = self.ledger.reset_sent(time, reset, moment, stranger, &mut |connection, told| {
+            teller.tell(connection, told);
+        });
+        let body = ResetEvent {
+            container: named(&self.containers, meaning.moment.container),
+            phase: meaning.moment.phase,
+            cause: meaning.moment.cause,
+            direction: Direction::Sent,
+            reason: reset.reason.and_then(|reason| rules.reset_reasons.get(&reason).cloned()),
+            segment: reset.segment.map(|segment| segment.class),
+            network: NetworkEvent::from(&reset.tuple),
+            role: meaning.role,
+            origin: meaning.origin,
+            hop: stranger.hop,
+            ending: meaning.judgement.map(|judgement| judgement.ending),
+            confidence: meaning.judgement.and_then(|judgement| judgement.confidence),
+        };
+        let seq = emit(time, Body::Reset(body));
+        if let Some(Judgement { ending, confidence: Some(_) }) = meaning.judgement {
+            self.exhibits.loss(meaning.moment.container, ending, seq);
+        }
+    }
+
+    /// A reset was received.
+    pub fn reset_received(&mut self, time: Mono, reset: &ResetReceived, emit: &mut Emit<'_>) {
+        let container = self.container_of(reset.socket.cgroup, reset.tuple.local_port);
+        let moment = self.moment(container);
+        let (role, origin) = self.ledger.reset_received(reset).unwrap_or((Role::Unknown, Origin::Peer));
+        let body = ResetEvent {
+            container: named(&self.containers, container),
+            phase: moment.phase,
+            cause: moment.cause,
+            direction: Direction::Received,
+            reason: None,
+            segment: None,
+            network: NetworkEvent::from(&reset.tuple),
+            role,
+            origin,
+            hop: hop(&self.addresses, &reset.tuple),
+            ending: None,
+            confidence: None,
+        };
+        emit(time, Body::Reset(body));
+    }
+
+    /// Judges all that is left, and decides.
+    pub fn finish(&mut self, now: Mono, interface_gone: bool, rules: &Rules, emit: &mut Emit<'_>) {
+        self.judge_refused(Mono::MAX, rules, emit);
+        let mut teller = Teller { containers: &self.containers, exhibits: &mut self.exhibits, now, emit };
+        self.ledger.finish(now, interface_gone, &mut |connection, told| teller.tell(connection, told));
+    }
+
+    fn origin(&self, tuple: &Tuple) -> Origin {
+        if self.ledger.is_probe(tuple) {
+            Origin::KubeletProbe
+        } else if self.checkers.iter().any(|network| network.contains(tuple.peer_ip())) {
+            Origin::Checker
+        } else {
+            Origin::Peer
+        }
+    }
+
+    fn judge_refused(&mut self, until: Mono, rules: &Rules, emit: &mut Emit<'_>) {
+        while let Some((time, reset, moment)) = self.refused.pop_front_if(|(time, ..)| *time <= until) {
+            self.judge_reset(time, &reset, moment, rules, emit);
+        }
+    }
+
+    /// Judges what has settled.
+    pub fn tick(&mut self, now: Mono, rules: &Rules, emit: &mut Emit<'_>) {
+        self.judge_refused(now.saturating_sub(SETTLE), rules, emit);
+        let mut teller = Teller { containers: &self.containers, exhibits: &mut self.exhibits, now, emit };
+        self.ledger.tick(now, &mut |connection, told| teller.tell(connection, told));
+    }
+
+    /// The container whose cgroup it is; else the one that listened last on the port; else the first.
+    pub(super) fn container_of(&self, cgroup: u64, port: u16) -> u32 {
+        self.container_of_cgroup(cgroup).or_else(|| self.listeners.get(&port).copied()).unwrap_or(0)
+    }
+
+    pub(super) fn container_of_cgroup(&self, cgroup: u64) -> Option<u32> {
+        let is_it = |container: &Container| cgroup != 0 && container.cgroup == Some(cgroup);
+        self.containers.iter().rposition(is_it).map(|index| index as u32)
+    }
+
+    pub(super) fn moment(&self, container: u32) -> Moment {
+        let lifecycle = self.containers.get(container as usize).map(|container| &container.lifecycle);
+        let phase = lifecycle.map_or(Phase::Running, Lifecycle::phase);
+        Moment { container, phase, cause: lifecycle.and_then(Lifecycle::cause) }
+    }
+}
+
+fn role(change: &StateChange, listeners: &HashMap<u16, u32>) -> Role {
+    match (change.old, change.new) {
+        (TcpState::Listen | TcpState::Close, TcpState::SynRecv) | (TcpState::SynRecv, _) => Role::Server,
+        (TcpState::Close, TcpState::SynSent) | (TcpState::SynSent, _) => Role::Client,
+        _ if listeners.contains_key(&change.tuple.local_port) => Role::Server,
+        _ => Role::Unknown,
+    }
+}
+
+fn hop(addresses: &[IpAddr], tuple: &Tuple) -> Hop {
+    let peer = tuple.peer_ip();
+    if peer.is_loopback() || tuple.local == tuple.peer || addresses.contains(&peer) {
+        Hop::Loopback
+    } else {
+        Hop::External
+    }
+}

@@ -1,0 +1,160 @@
+//! A target's end: its books, what spoils the proof, its verdict.
+
+use super::{
+    Rules, Target,
+    container::{Container, named},
+};
+use crate::{
+    books::{Book, Reading, Received, balance},
+    event::{Mono, ResetSent, SegmentClass, SocketKind},
+    findings::{Case, Finding, Suspect, find},
+    verdict::{Connections, Evidence, Gap, TrafficSummary, Verdict, decide, list_losses, list_peers},
+    words::Ending,
+};
+
+impl Target {
+    /// The books' two sides, read when all records counted by then had been taken. What the kernel
+    /// counted since the reading before, but no record told, is counted as lost where it would be a
+    /// loss: a verdict must not get better because records were lost.
+    pub fn read_counters(&mut self, reading: Reading) {
+        if let Some(before) = self.last.replace(reading) {
+            self.count_untold(&before, &reading);
+        }
+        self.first.get_or_insert(reading);
+    }
+
+    fn count_untold(&mut self, before: &Reading, now: &Reading) {
+        let moment = self.moment(0);
+        if let (Some(before), Some(now)) = (&before.totals, &now.totals) {
+            let dropped = now.listen_drops.saturating_sub(before.listen_drops);
+            self.ledger.count_untold(Ending::Dropped, moment, dropped);
+        }
+        let counted = now.counters.since(before.counters);
+        let told = std::mem::take(&mut self.told);
+        if counted.records_lost.iter().sum::<u64>() == 0 {
+            return;
+        }
+        for (ending, counted, told) in [
+            (Ending::Refused, counted.resets_to_syn, told.resets_to_syn),
+            (Ending::LateData, counted.resets_to_data, told.resets_to_data),
+            (Ending::ResetUnread, counted.resets_of_unread, told.resets_of_unread),
+        ] {
+            self.ledger.count_untold(ending, moment, counted.saturating_sub(told));
+        }
+    }
+
+    /// Counts a reset as the kernel programs do.
+    pub(super) fn count_told(&mut self, reset: &ResetSent) {
+        let class = reset.segment.map(|segment| segment.class);
+        let unread = reset.socket_kind == SocketKind::Full && class.is_none();
+        self.told.resets_to_syn += u64::from(reset.segment.is_some_and(|segment| segment.is_syn()));
+        self.told.resets_to_data += u64::from(class == Some(SegmentClass::Data));
+        self.told.resets_of_unread += u64::from(unread && (reset.socket.unread > 0 || reset.socket.orphan));
+    }
+
+    /// Whether nothing is left of any container.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        !self.containers.is_empty() && self.containers.iter().all(|container| container.gone)
+    }
+
+    /// The verdict, after [`finish`](Self::finish). `last_seq` is the last line before it.
+    #[must_use]
+    pub fn verdict(&self, rules: &Rules, last_seq: u64) -> Verdict {
+        let books = self.balance();
+        let gaps = self.gaps(&books);
+        let traffic = self.traffic();
+        let (result, reasons) = decide(&self.ledger, &gaps, traffic.quiet_ns, rules.quiet);
+        let (lost, doubts) = self.ledger.losses().totals();
+        Verdict {
+            result,
+            reasons,
+            doubts,
+            lost,
+            losses: list_losses(&self.ledger, |container| named(&self.containers, container).name),
+            connections: Connections::of(self.ledger.census(), self.ledger.open() as u64),
+            traffic,
+            containers: self.containers.iter().map(Container::summary).collect(),
+            findings: self.findings(),
+            peers: list_peers(&self.ledger),
+            books,
+            evidence: Evidence { first_seq: self.first_seq.unwrap_or(last_seq), last_seq },
+        }
+    }
+
+    fn findings(&self) -> Vec<Finding> {
+        let containers = self.containers.iter().enumerate().map(|(index, container)| Suspect {
+            index: index as u32,
+            name: &container.name,
+            lifecycle: &container.lifecycle,
+        });
+        find(&Case { containers: containers.collect(), ledger: &self.ledger, exhibits: &self.exhibits })
+    }
+
+    fn balance(&self) -> Vec<Book> {
+        let (Some(first), Some(last)) = (&self.first, &self.last) else { return Vec::new() };
+        let census = self.ledger.census();
+        let received = Received {
+            decoded: self.decoded,
+            connections_begun: census.opened + census.found,
+            connections_ended: census.ended,
+            connections_open: self.ledger.open() as u64,
+        };
+        balance(first, last, &received)
+    }
+
+    fn gaps(&self, books: &[Book]) -> Vec<Gap> {
+        let mut gaps = Vec::new();
+        if self.shared_network {
+            gaps.push(Gap::SharedNetwork);
+        }
+        let (first, last) = (self.first.unwrap_or_default(), self.last.unwrap_or_default());
+        if !self.shared_network && (first.totals.is_none() || last.totals.is_none()) {
+            gaps.push(Gap::NoTotals);
+        }
+        gaps.extend(books.iter().filter(|book| !book.balanced).map(|book| Gap::Unbalanced {
+            book: book.name.clone(),
+            kernel: book.kernel,
+            events: book.events,
+        }));
+        let lost: u64 = last.counters.since(first.counters).records_lost.iter().sum();
+        if lost > 0 {
+            gaps.push(Gap::RecordsLost(lost));
+        }
+        let missed = last.missed.saturating_sub(first.missed);
+        if missed > 0 && gaps.iter().any(|gap| matches!(gap, Gap::Unbalanced { .. })) {
+            gaps.push(Gap::Missed(missed));
+        }
+        if self.late {
+            gaps.push(Gap::Late);
+        }
+        if !self.containers.is_empty() && self.exited_at().is_none() {
+            gaps.push(Gap::NoExit);
+        }
+        gaps
+    }
+
+    /// The exit of the last container to exit, if all did.
+    fn exited_at(&self) -> Option<Mono> {
+        let mut exits =
+            self.containers.iter().map(|container| container.lifecycle.exit().map(|(time, _)| time));
+        exits.try_fold(0, |latest, exit| Some(latest.max(exit?))).filter(|_| !self.containers.is_empty())
+    }
+
+    fn traffic(&self) -> TrafficSummary {
+        let traffic = self.ledger.traffic();
+        let quiet =
+            |exit: Mono| traffic.last_arrival().map(|arrival| exit.cast_signed() - arrival.cast_signed());
+        TrafficSummary {
+            last_connection_mono_ns: traffic.last_connection,
+            last_data_mono_ns: traffic.last_data,
+            quiet_ns: self.exited_at().and_then(quiet),
+        }
+    }
+
+    /// Whether a verdict would be `cut`.
+    #[must_use]
+    pub fn is_cut(&self) -> bool {
+        self.ledger.losses().totals().0 > 0
+    }
+}
