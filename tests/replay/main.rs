@@ -83,7 +83,10 @@ fn every_failure_is_explained_and_no_loss_is_invented(name: &str) {
     }
     for (peer, (ending, confidence)) in &losses {
         let seen = failures.iter().any(|failure| failure.local == *peer);
-        assert!(seen || *confidence == Confidence::Possible, "{name}: no client saw {peer}: {ending} ({confidence})");
+        assert!(
+            seen || *confidence == Confidence::Possible,
+            "{name}: no client saw {peer}: {ending} ({confidence})"
+        );
     }
 }
 

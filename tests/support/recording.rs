@@ -13,8 +13,8 @@ use std::{
 use flate2::read::GzDecoder;
 use serde_json::Value;
 use tracer_common::{
-    Counters, ExitRecord, GoneRecord, Header, Kind, NODE, Pod, ResetRecord, Segment, SegmentClass, SignalRecord,
-    SockKind, Socket, StateRecord, Task, Tuple,
+    Counters, ExitRecord, GoneRecord, Header, Kind, NODE, Pod, ResetRecord, Segment, SegmentClass,
+    SignalRecord, SockKind, Socket, StateRecord, Task, Tuple,
 };
 use tracer_core::{
     books::{Reading, Totals},
@@ -103,12 +103,18 @@ impl Recording {
         let netns = pod["netns"].as_u64().unwrap();
         let (start, end) = (pod["first_mono_ns"].as_u64().unwrap(), pod["after_mono_ns"].as_u64().unwrap());
         let containers = self.containers(uid);
-        inputs.push((start - 2, Input::Inventory(InventoryUpdate::Target(Box::new(target(slot, uid, netns, start))))));
+        inputs.push((
+            start - 2,
+            Input::Inventory(InventoryUpdate::Target(Box::new(target(slot, uid, netns, start)))),
+        ));
         inputs.push((start - 1, reading(slot, Counters::default(), &pod["before"])));
         let mut counted = Counters::default();
         for (index, container) in containers.iter().enumerate() {
             let time = if container.from_start { start } else { self.first_seen(container).max(start) };
-            inputs.push((time, Input::Inventory(InventoryUpdate::Container(container.input(slot, index as u32, time)))));
+            inputs.push((
+                time,
+                Input::Inventory(InventoryUpdate::Container(container.input(slot, index as u32, time))),
+            ));
             if let Some(time) = self.gone(container) {
                 let record = GoneRecord {
                     header: Header { time_ns: time, kind: Kind::GONE, target: slot },
@@ -120,10 +126,13 @@ impl Recording {
             }
         }
         if let Some(time) = self.deleted(uid) {
-            let update = InventoryUpdate::PreStop { target: slot, container: None, time, source: Source::Api };
+            let update =
+                InventoryUpdate::PreStop { target: slot, container: None, time, source: Source::Api };
             inputs.push((time, Input::Inventory(update)));
         }
-        for line in self.kernel.iter().filter(|line| (start..=end).contains(&line["mono_ns"].as_u64().unwrap_or(0))) {
+        for line in
+            self.kernel.iter().filter(|line| (start..=end).contains(&line["mono_ns"].as_u64().unwrap_or(0)))
+        {
             if let Some(record) = record(slot, netns, line, &containers, &mut counted) {
                 inputs.push((line["mono_ns"].as_u64().unwrap(), Input::Record(record)));
             }
@@ -170,13 +179,15 @@ impl Recording {
     }
 
     fn first_seen(&self, container: &Container) -> u64 {
-        let is_its = |line: &&Value| line["sk_cgroup"] == container.cgroup || line["cgroup"] == container.cgroup;
+        let is_its =
+            |line: &&Value| line["sk_cgroup"] == container.cgroup || line["cgroup"] == container.cgroup;
         self.kernel.iter().find(is_its).map_or(0, |line| line["mono_ns"].as_u64().unwrap())
     }
 
     /// After the last act of a process of the container, once its init has exited.
     fn gone(&self, container: &Container) -> Option<u64> {
-        let exits = |line: &&Value| line["ev"] == "exit" && line["pid"] == container.pid && line["group_dead"] == 1;
+        let exits =
+            |line: &&Value| line["ev"] == "exit" && line["pid"] == container.pid && line["group_dead"] == 1;
         let exit = self.kernel.iter().find(exits)?["mono_ns"].as_u64()?;
         let is_its_act = |line: &&Value| line["cgroup"] == container.cgroup && line["exiting"] == 1;
         let acts = self.kernel.iter().filter(is_its_act).filter_map(|line| line["mono_ns"].as_u64());
@@ -243,7 +254,13 @@ fn reading(target: u32, counters: Counters, totals: &Value) -> Input {
 }
 
 /// A line as a record of this pod, if it is one, counted as the kernel programs count.
-fn record(slot: u32, netns: u64, line: &Value, containers: &[Container], counted: &mut Counters) -> Option<bytes::Bytes> {
+fn record(
+    slot: u32,
+    netns: u64,
+    line: &Value,
+    containers: &[Container],
+    counted: &mut Counters,
+) -> Option<bytes::Bytes> {
     let container = |pid: &Value| containers.iter().position(|container| pid == container.pid);
     let here = line["netns"] == netns;
     let (kind, bytes) = match line["ev"].as_str()? {

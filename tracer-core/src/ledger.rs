@@ -83,6 +83,8 @@ impl Traffic {
 #[derive(Debug, Default)]
 pub struct Ledger {
     live: HashMap<u64, Connection>,
+    /// Accepted connections whose addresses are not known yet, and when they were opened.
+    unaddressed: HashMap<u64, Mono>,
     ended: HashMap<Tuple, (Mono, Ended)>,
     /// Ends in order of time, to judge and then to forget.
     to_settle: VecDeque<(Mono, Tuple)>,
@@ -133,6 +135,14 @@ impl Ledger {
                 self.end(time, orphan, tell);
             }
         }
+        // Older kernels make an accepted socket's state before they copy its addresses
+        // (`inet_csk_clone_lock` before `tcp_v4_syn_recv_sock`): the next change, within the same
+        // segment's receipt, has them.
+        if opens && change.tuple.peer_ip().is_unspecified() {
+            self.unaddressed.insert(key, time);
+            return;
+        }
+        let began = self.unaddressed.remove(&key).or(opens.then_some(time));
         let known = self.live.contains_key(&key);
         let connection = self.live.entry(key).or_insert_with(|| {
             let Newcomer { role, origin, hop, one_way } = newcomer(change);
@@ -142,7 +152,7 @@ impl Ledger {
                 origin,
                 hop,
                 one_way,
-                opened: opens.then_some(time),
+                opened: began,
                 moment,
                 state: change.old,
                 close: None,
@@ -153,12 +163,12 @@ impl Ledger {
         });
         connection.change(time, change, moment);
         if !known {
-            let count = if opens { &mut self.census.opened } else { &mut self.census.found };
+            let count = if began.is_some() { &mut self.census.opened } else { &mut self.census.found };
             *count += 1;
             if is_traffic(connection.role, connection.origin, connection.hop) {
                 self.census.from_peers += 1;
                 self.peers.connected(connection.tuple.peer_ip(), time, moment.phase);
-                if opens {
+                if began.is_some() {
                     self.traffic.last_connection = self.traffic.last_connection.max(Some(time));
                 }
             }

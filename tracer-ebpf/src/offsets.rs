@@ -74,7 +74,11 @@ pub fn read<T: Pod>(address: u64) -> T {
     let mut value = zeroed::<T>();
     // SAFETY: the destination is as large as said; the helper checks the address itself.
     unsafe {
-        bpf_probe_read_kernel(ptr::from_mut(&mut value).cast(), size_of::<T>() as u32, address as *const c_void);
+        bpf_probe_read_kernel(
+            ptr::from_mut(&mut value).cast(),
+            size_of::<T>() as u32,
+            address as *const c_void,
+        );
     }
     value
 }

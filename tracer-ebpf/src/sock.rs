@@ -59,7 +59,12 @@ pub fn tuple_of_common(sk: u64) -> Tuple {
     } else {
         (mapped(field!(sk, skc_rcv_saddr)), mapped(field!(sk, skc_daddr)))
     };
-    Tuple { local, peer, local_port: field!(sk, skc_num), peer_port: u16::from_be(field!(sk, skc_dport: u16)) }
+    Tuple {
+        local,
+        peer,
+        local_port: field!(sk, skc_num),
+        peer_port: u16::from_be(field!(sk, skc_dport: u16)),
+    }
 }
 
 /// An IPv4 address as IPv6 writes it.

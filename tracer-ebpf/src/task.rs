@@ -54,7 +54,8 @@ pub fn pidns(task: u64) -> u32 {
         return 0;
     }
     let level: u32 = field!(pid, pid_level);
-    let upid = pid + u64::from(offset!(pid_numbers)) + u64::from(level & 0x1f) * u64::from(settings!(upid_size));
+    let upid =
+        pid + u64::from(offset!(pid_numbers)) + u64::from(level & 0x1f) * u64::from(settings!(upid_size));
     let ns: u64 = field!(upid, upid_ns);
     field!(ns, pidns_inum)
 }

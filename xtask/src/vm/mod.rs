@@ -31,6 +31,9 @@ const TESTS: [&str; 2] = ["kernels", "live"];
 /// test runner counts them as filtered out.
 const LEFT_OUT: [(&str, &str); 0] = [];
 
+/// How often a machine is started at most until it reaches its init.
+const ATTEMPTS: u32 = 3;
+
 /// Which kernels, and what to run there.
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -85,6 +88,14 @@ fn one(choice: &Choice, payload: &Payload, timeout: Duration) -> Result<Outcome>
     let folder = tracer_build::tools(shell::workspace()?).join("vm");
     let kernel = choice.prepare(&folder)?;
     let initramfs = image::make(&kernel, payload)?;
+    // A machine that never reached its init says nothing of what is tested.
+    for _ in 1..ATTEMPTS {
+        let outcome = machine::run(&kernel, &initramfs, &folder.join(choice.name), timeout)?;
+        if outcome.release.is_some() {
+            return Ok(outcome);
+        }
+        eprintln!("    {} did not start; once more", choice.name);
+    }
     machine::run(&kernel, &initramfs, &folder.join(choice.name), timeout)
 }
 
