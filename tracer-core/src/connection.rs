@@ -37,6 +37,8 @@ pub struct Close {
     pub moment: Moment,
     /// The peer had sent its FIN before.
     pub peer_had_closed: bool,
+    /// The last write came before the peer's FIN: an answer, whatever its size.
+    pub answered_before: bool,
     /// Straight to CLOSE, without a FIN.
     pub abort: bool,
     /// What the socket knew then.
@@ -46,7 +48,8 @@ pub struct Close {
 impl Close {
     /// The close that a state change makes, if it is one: only there does the current task tell who
     /// closed (elsewhere it is a bystander of the softirq).
-    fn of(time: Mono, change: &StateChange, moment: Moment) -> Option<Self> {
+    /// `at_peer_fin` is what the socket knew when the peer's FIN came, if it had come.
+    fn of(time: Mono, change: &StateChange, moment: Moment, at_peer_fin: Option<&Socket>) -> Option<Self> {
         use TcpState::{Close as Closed, CloseWait, Established, FinWait1, LastAck, SynRecv};
         let (peer_had_closed, abort) = match (change.old, change.new) {
             (Established | SynRecv, FinWait1) => (false, false),
@@ -61,7 +64,9 @@ impl Close {
             (_, true) => ClosedBy::Kernel,
             _ => ClosedBy::Application,
         };
-        Some(Self { time, by, moment, peer_had_closed, abort, socket: change.socket })
+        let last_write = |socket: &Socket| socket.exchange.as_ref().map(|exchange| exchange.last_write_at);
+        let answered_before = at_peer_fin.is_some_and(|then| last_write(then) == last_write(&change.socket));
+        Some(Self { time, by, moment, peer_had_closed, answered_before, abort, socket: change.socket })
     }
 
     /// Bytes of payload that had been received; the peer's FIN counts 1 in the kernel's number.
@@ -95,6 +100,7 @@ impl Close {
     /// The last write was small, alone, and part of the close itself: a TLS close_notify, no answer.
     fn was_farewell(&self, exchange: &Exchange) -> bool {
         self.by == ClosedBy::Application
+            && !self.answered_before
             && exchange.answered == exchange.last_write
             && u64::from(exchange.last_write) <= FAREWELL
             && self.time.saturating_sub(exchange.last_write_at) <= FAREWELL_AGE
@@ -155,7 +161,8 @@ impl Connection {
     /// Takes a state change.
     pub fn change(&mut self, time: Mono, change: &StateChange, moment: Moment) {
         if self.close.is_none() && !self.reset_received {
-            self.close = Close::of(time, change, moment);
+            let at_peer_fin = (self.state == TcpState::CloseWait).then_some(&self.socket);
+            self.close = Close::of(time, change, moment, at_peer_fin);
         }
         self.state = change.new;
         self.socket = change.socket;
@@ -178,7 +185,9 @@ impl Connection {
     #[must_use]
     pub fn delivered(&self) -> bool {
         let fin = self.close.is_some_and(|close| !close.abort);
-        self.socket.unacked <= u32::from(fin)
+        // Each takes a sequence number, as the opener's SYN does until the peer answers it.
+        let syn = self.role == Role::Client && self.socket.bytes_acked == 0;
+        self.socket.unacked <= u32::from(fin) + u32::from(syn)
     }
 
     /// Where the container was when the pod closed; else when the connection changed last.
