@@ -11,6 +11,7 @@ use crate::{
     jiffies::Jiffies,
     output::{Agent, Body, Line, LostEvent, SCHEMA, TargetStarted, Timestamp},
     target::{Rules, Target},
+    verdict::Verdict,
 };
 
 /// Who writes the lines.
@@ -29,6 +30,8 @@ pub struct Tracer {
     rules: Rules,
     scribe: Scribe,
     jiffies: Jiffies,
+    /// What the kernel cannot show, as the run said at its start; every verdict says so too.
+    cannot_show: Vec<String>,
     undecodable: u64,
     unattributed: u64,
 }
@@ -71,6 +74,7 @@ impl Tracer {
             rules,
             scribe,
             jiffies: Jiffies::default(),
+            cannot_show: Vec::new(),
             undecodable: 0,
             unattributed: 0,
         }
@@ -95,6 +99,9 @@ impl Tracer {
 
     /// Writes a line that is about the run as a whole.
     pub fn announce(&mut self, mono: Mono, body: Body, out: &mut Vec<Line>) {
+        if let Body::AgentStarted(started) = &body {
+            self.cannot_show.clone_from(&started.cannot_show);
+        }
         out.push(self.scribe.line(mono, None, body));
     }
 
@@ -184,7 +191,8 @@ impl Tracer {
         self.with(id, out, |target, rules, emit| target.finish(time, interface_gone, rules, emit));
         let Some(target) = self.targets.remove(&id) else { return };
         if terminated {
-            let verdict = target.verdict(&self.rules, self.scribe.seq);
+            let cannot_show = self.cannot_show.clone();
+            let verdict = Verdict { cannot_show, ..target.verdict(&self.rules, self.scribe.seq) };
             out.push(self.scribe.line(time, Some(target.subject.clone()), Body::Verdict(Box::new(verdict))));
         }
     }

@@ -78,6 +78,7 @@ impl Target {
             findings: self.findings(),
             peers: list_peers(&self.ledger),
             books,
+            cannot_show: Vec::new(),
             evidence: Evidence { first_seq: self.first_seq.unwrap_or(last_seq), last_seq },
         }
     }

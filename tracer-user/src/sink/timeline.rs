@@ -178,6 +178,9 @@ fn verdict(target: &str, verdict: &Verdict) -> String {
         .collect();
     let _ =
         writeln!(text, "  books: {}", if books.is_empty() { "none".to_owned() } else { books.join(", ") });
+    if !verdict.cannot_show.is_empty() {
+        let _ = writeln!(text, "  not shown by this kernel: {}", verdict.cannot_show.join("; "));
+    }
     text
 }
 
