@@ -1,12 +1,13 @@
 //! The core against recordings of real pod terminations: its verdicts, and whether every client
 //! failure is explained.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "in a test a panic is the failure's message")]
 
 use std::{collections::BTreeMap, net::SocketAddr};
 
 use lastpacket_tests::recording::{Recording, reset_reasons};
 use tracer_core::{
     Tracer,
-    input::{Clock, Input, InventoryUpdate},
+    input::{Clock, End, Input, InventoryUpdate},
     output::{Body, Endpoint, Line},
     target::Rules,
     tracer::Identity,
@@ -31,7 +32,8 @@ impl Replay {
         }
         for (target, _) in recording.pods() {
             let (time, terminated) = (recording.last_time() + SECOND, tracer.is_gone(target));
-            let update = InventoryUpdate::Finished { target, time, interface_gone: terminated, terminated };
+            let end = if terminated { End::Terminated } else { End::NotTerminated };
+            let update = InventoryUpdate::Finished { target, time, interface_gone: terminated, end };
             tracer.step(Input::Inventory(update), &mut lines);
         }
         Self { lines }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use crate::{
     books::Reading,
-    event::{Mono, TargetId},
+    event::{Mono, TargetId, TcpState, Tuple},
     lifecycle::Source,
     output::Subject,
 };
@@ -24,7 +24,7 @@ pub enum Input {
         /// Whose.
         target: TargetId,
         /// What was read.
-        reading: Reading,
+        reading: Box<Reading>,
     },
     /// Time goes on.
     Tick(Clock),
@@ -116,13 +116,47 @@ pub struct NewContainer {
     pub time: Mono,
 }
 
+/// Why observation of a target ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// It was terminated: a verdict is due.
+    Terminated,
+    /// A container was stopped and another took its place in the same pod, as when a liveness probe
+    /// fails: a verdict is due, but nobody deleted the pod.
+    Restarted,
+    /// It ended by itself as it was meant to (a Job), or was not terminated while it was traced: there
+    /// is nothing to judge.
+    NotTerminated,
+}
+
 /// A fact from the host, the API or the rehearsal.
 #[derive(Clone, Debug)]
 pub enum InventoryUpdate {
     /// A target comes into scope.
     Target(Box<NewTarget>),
+    /// The target's names were learned, or changed.
+    Named {
+        /// Whose.
+        target: TargetId,
+        /// How it is named in events from now on.
+        subject: Arc<Subject>,
+    },
     /// A container of it.
     Container(NewContainer),
+    /// What existed in the target's network namespace when tracing began. Ports are told before the
+    /// target is in scope, connections after, when the records of what changed meanwhile were taken.
+    Existing {
+        /// Whose.
+        target: TargetId,
+        /// When.
+        time: Mono,
+        /// Ports that were listened on.
+        listening: Vec<u16>,
+        /// Connections.
+        connections: Vec<(Tuple, TcpState)>,
+        /// Number of UDP sockets.
+        udp_sockets: u64,
+    },
     /// Deletion of the target is known, or the preStop hook of a container starts.
     PreStop {
         /// Whose.
@@ -151,8 +185,8 @@ pub enum InventoryUpdate {
         time: Mono,
         /// Its network interface is gone, and with it all that was still open.
         interface_gone: bool,
-        /// The verdict is about a termination; else nothing was terminated, and there is none.
-        terminated: bool,
+        /// Why it ends.
+        end: End,
     },
 }
 

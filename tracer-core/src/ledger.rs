@@ -1,11 +1,11 @@
 //! All that is known of one target's connections: the live ones, those that ended a while ago, and
 //! what their endings add up to.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 
 use crate::{
     connection::{Connection, Moment, after_close, worse},
-    event::{Mono, ResetReceived, ResetSent, SocketKind, StateChange, TcpState, Tuple},
+    event::{Mono, ResetReceived, ResetSent, Socket, SocketKind, StateChange, TcpState, Tuple},
     losses::{End, Losses},
     peers::Peers,
     words::{Confidence, Ending, Hop, Judgement, Origin, Role},
@@ -85,6 +85,8 @@ pub struct Ledger {
     live: HashMap<u64, Connection>,
     /// Accepted connections whose addresses are not known yet, and when they were opened.
     unaddressed: HashMap<u64, Mono>,
+    /// Connections that existed when tracing began, until a record tells the address of their socket.
+    found: HashMap<Tuple, Connection>,
     ended: HashMap<Tuple, (Mono, Ended)>,
     /// Ends in order of time, to judge and then to forget.
     to_settle: VecDeque<(Mono, Tuple)>,
@@ -143,24 +145,17 @@ impl Ledger {
             return;
         }
         let began = self.unaddressed.remove(&key).or(opens.then_some(time));
+        if began.is_none() {
+            self.adopt(key, &change.tuple);
+        } else if let Some(found) = self.found.remove(&change.tuple) {
+            // A client's port is used again: the connection that was found ended unseen.
+            self.end(time, found, tell);
+        }
         let known = self.live.contains_key(&key);
-        let connection = self.live.entry(key).or_insert_with(|| {
-            let Newcomer { role, origin, hop, one_way } = newcomer(change);
-            Connection {
-                tuple: change.tuple,
-                role,
-                origin,
-                hop,
-                one_way,
-                opened: began,
-                moment,
-                state: change.old,
-                close: None,
-                socket: change.socket,
-                reset_received: false,
-                reset_sent: None,
-            }
-        });
+        let connection = self
+            .live
+            .entry(key)
+            .or_insert_with(|| new_connection(change.tuple, change.old, began, moment, newcomer(change)));
         connection.change(time, change, moment);
         if !known {
             let count = if began.is_some() { &mut self.census.opened } else { &mut self.census.found };
@@ -181,6 +176,40 @@ impl Ledger {
             && let Some(connection) = self.live.remove(&key)
         {
             self.end(time, connection, tell);
+        }
+    }
+
+    /// Tuples of connections that records have told of already.
+    #[must_use]
+    pub fn known_tuples(&self) -> HashSet<Tuple> {
+        self.live.values().map(|connection| connection.tuple).chain(self.ended.keys().copied()).collect()
+    }
+
+    /// A connection that existed when tracing began.
+    pub fn found(
+        &mut self,
+        tuple: Tuple,
+        state: TcpState,
+        moment: Moment,
+        newcomer: Newcomer,
+        tell: &mut impl FnMut(&Connection, Told),
+    ) {
+        if self.found.contains_key(&tuple) {
+            return;
+        }
+        let connection = new_connection(tuple, state, None, moment, newcomer);
+        if is_traffic(connection.role, connection.origin, connection.hop) {
+            self.census.from_peers += 1;
+        }
+        tell(&connection, Told::Opened);
+        self.census.found += 1;
+        self.found.insert(tuple, connection);
+    }
+
+    /// A record tells the address of the socket of a connection that was found.
+    fn adopt(&mut self, key: u64, tuple: &Tuple) {
+        if let Some(found) = self.found.remove(tuple) {
+            self.live.insert(key, found);
         }
     }
 
@@ -264,6 +293,9 @@ impl Ledger {
             && is_traffic(stranger.role, stranger.origin, stranger.hop)
         {
             self.traffic.last_data = self.traffic.last_data.max(Some(time));
+        }
+        if reset.socket_kind == SocketKind::Full {
+            self.adopt(reset.socket.key, &reset.tuple);
         }
         if reset.socket_kind == SocketKind::Full
             && let Some(live) = self.live.get_mut(&reset.socket.key)
@@ -370,6 +402,7 @@ impl Ledger {
 
     /// Takes a reset that was received.
     pub fn reset_received(&mut self, reset: &ResetReceived) -> Option<(Role, Origin)> {
+        self.adopt(reset.socket.key, &reset.tuple);
         let connection = self.live.get_mut(&reset.socket.key)?;
         connection.reset_received = true;
         Some((connection.role, connection.origin))
@@ -414,7 +447,9 @@ impl Ledger {
         if !interface_gone {
             return;
         }
-        let mut open: Vec<Connection> = self.live.drain().map(|(_, connection)| connection).collect();
+        let live = self.live.drain().map(|(_, connection)| connection);
+        let mut open: Vec<Connection> =
+            live.chain(self.found.drain().map(|(_, connection)| connection)).collect();
         open.sort_by_key(|connection| (connection.opened, connection.tuple));
         for connection in open {
             self.census.ended += 1;
@@ -431,8 +466,8 @@ impl Ledger {
 
     /// Connections that are open.
     #[must_use]
-    pub fn open(&self) -> usize {
-        self.live.len()
+    pub fn open(&self) -> u64 {
+        (self.live.len() + self.found.len()) as u64
     }
 
     /// When traffic arrived last.
@@ -456,6 +491,29 @@ impl Ledger {
     #[must_use]
     pub fn losses(&self) -> &Losses {
         &self.losses
+    }
+}
+
+fn new_connection(
+    tuple: Tuple,
+    state: TcpState,
+    opened: Option<Mono>,
+    moment: Moment,
+    Newcomer { role, origin, hop, one_way }: Newcomer,
+) -> Connection {
+    Connection {
+        tuple,
+        role,
+        origin,
+        hop,
+        one_way,
+        opened,
+        moment,
+        state,
+        close: None,
+        socket: Socket::default(),
+        reset_received: false,
+        reset_sent: None,
     }
 }
 

@@ -23,6 +23,7 @@ use crate::{
     input::{Network, NewTarget},
     ledger::Ledger,
     output::{Body, Subject},
+    words::Phase,
 };
 
 /// What the whole run has in common.
@@ -50,7 +51,10 @@ pub struct Target {
     ledger: Ledger,
     first: Option<Reading>,
     last: Option<Reading>,
+    /// Where the first container was at the last reading.
+    read_in: Moment,
     decoded: u64,
+    udp_sockets: u64,
     /// Processes that entered a container from outside and are still there, by process id.
     guests: HashMap<u32, Guest>,
     /// Resets that records told since the last reading, counted as the kernel programs count.
@@ -81,7 +85,9 @@ impl Target {
             ledger: Ledger::default(),
             first: None,
             last: None,
+            read_in: Moment { container: 0, phase: Phase::Running, cause: None },
             decoded: 0,
+            udp_sockets: 0,
             guests: HashMap::new(),
             told: Counters::default(),
             exhibits: Exhibits::default(),

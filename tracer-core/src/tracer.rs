@@ -7,9 +7,9 @@ use tracer_common::NODE;
 use crate::{
     decode::{Undecodable, decode},
     event::{Event, EventKind, Mono, TargetId},
-    input::{Clock, Input, InventoryUpdate},
+    input::{Clock, End, Input, InventoryUpdate},
     jiffies::Jiffies,
-    output::{Agent, Body, Line, LostEvent, SCHEMA, TargetStarted, Timestamp},
+    output::{Agent, Body, Line, LostEvent, SCHEMA, TargetEnded, TargetStarted, Timestamp},
     target::{Rules, Target},
     verdict::Verdict,
 };
@@ -90,7 +90,7 @@ impl Tracer {
             Input::Inventory(update) => self.inventory(update, out),
             Input::Counters { target, reading } => {
                 if let Some(target) = self.targets.get_mut(&target) {
-                    target.read_counters(reading);
+                    target.read_counters(*reading);
                 }
             }
             Input::Tick(clock) => self.tick(clock, out),
@@ -162,8 +162,18 @@ impl Tracer {
                     emit(time, Body::TargetStarted(TargetStarted { late }));
                 });
             }
+            InventoryUpdate::Named { target, subject } => {
+                if let Some(target) = self.targets.get_mut(&target) {
+                    target.subject = subject;
+                }
+            }
             InventoryUpdate::Container(new) => {
                 self.with(new.target, out, |target, _, emit| target.add_container(new, emit));
+            }
+            InventoryUpdate::Existing { target, time, listening, connections, udp_sockets } => {
+                self.with(target, out, |target, _, emit| {
+                    target.existing(time, &listening, &connections, udp_sockets, emit);
+                });
             }
             InventoryUpdate::PreStop { target, container, time, source } => {
                 self.with(target, out, |target, _, emit| target.pre_stop(container, time, source, emit));
@@ -171,30 +181,26 @@ impl Tracer {
             InventoryUpdate::ContainerGone { target, container, time } => {
                 let source = crate::lifecycle::Source::Host;
                 self.with(target, out, |target, _, emit| {
-                    target.container_gone(container, time, source, emit)
+                    target.container_gone(container, time, source, emit);
                 });
             }
-            InventoryUpdate::Finished { target, time, interface_gone, terminated } => {
-                self.finish(target, time, interface_gone, terminated, out);
+            InventoryUpdate::Finished { target, time, interface_gone, end } => {
+                self.finish(target, time, interface_gone, end, out);
             }
         }
     }
 
-    fn finish(
-        &mut self,
-        id: TargetId,
-        time: Mono,
-        interface_gone: bool,
-        terminated: bool,
-        out: &mut Vec<Line>,
-    ) {
+    fn finish(&mut self, id: TargetId, time: Mono, interface_gone: bool, end: End, out: &mut Vec<Line>) {
         self.with(id, out, |target, rules, emit| target.finish(time, interface_gone, rules, emit));
         let Some(target) = self.targets.remove(&id) else { return };
-        if terminated {
+        let body = if end == End::NotTerminated {
+            Body::TargetEnded(TargetEnded { reason: "nothing was terminated while it was traced".to_owned() })
+        } else {
             let cannot_show = self.cannot_show.clone();
-            let verdict = Verdict { cannot_show, ..target.verdict(&self.rules, self.scribe.seq) };
-            out.push(self.scribe.line(time, Some(target.subject.clone()), Body::Verdict(Box::new(verdict))));
-        }
+            let verdict = target.verdict(&self.rules, end, self.scribe.seq);
+            Body::Verdict(Box::new(Verdict { cannot_show, ..verdict }))
+        };
+        out.push(self.scribe.line(time, Some(target.subject.clone()), body));
     }
 
     fn tick(&mut self, clock: Clock, out: &mut Vec<Line>) {

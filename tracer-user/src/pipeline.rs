@@ -26,7 +26,7 @@ use tracer_core::{
     Tracer,
     books::Reading,
     event::TargetId,
-    input::{Input, InventoryUpdate, NewContainer, NewTarget},
+    input::{End, Input, InventoryUpdate, NewContainer, NewTarget},
     output::{AgentStarted, Body, Line, LostEvent, Subject},
     target::Rules,
     tracer::Identity,
@@ -34,7 +34,12 @@ use tracer_core::{
 
 use crate::{
     clock,
-    host::{cgroup::Cgroup, counters::TotalsReader, netns},
+    host::{
+        cgroup::Cgroup,
+        counters::TotalsReader,
+        netns,
+        sockets::{Connections, SocketDiag},
+    },
     kernel::{
         facts::{self, Facts},
         probes::{LoadOptions, Probes, ScopeKey},
@@ -72,10 +77,14 @@ struct Tracked {
 pub struct TargetSpec {
     /// What the core is told of it; its id is given by the pipeline.
     pub new: NewTarget,
+    /// Its containers, as far as they run already; their target is filled in.
+    pub containers: Vec<NewContainer>,
     /// What the kernel programs look for.
     pub keys: Vec<ScopeKey>,
     /// Its network namespace's own totals; `None` if it shares the namespace.
     pub totals: Option<TotalsReader>,
+    /// Its network namespace's sockets; `None` if it shares the namespace.
+    pub sockets: Option<SocketDiag>,
 }
 
 /// Something to watch lines as they are made.
@@ -95,6 +104,7 @@ pub struct Pipeline {
     /// Targets that entered a phase since their books were read.
     phase_entered: BTreeSet<TargetId>,
     missed: u64,
+    records_lost: u64,
     ticks: u32,
 }
 
@@ -127,6 +137,7 @@ impl Pipeline {
             lines: Vec::new(),
             phase_entered: BTreeSet::new(),
             missed: 0,
+            records_lost: 0,
             ticks: 0,
         };
         pipeline.missed = pipeline.missed_now();
@@ -179,13 +190,52 @@ impl Pipeline {
         spec.new.id = id;
         let subject = Arc::clone(&spec.new.subject);
         self.input(Input::Inventory(InventoryUpdate::Target(Box::new(spec.new))));
-        for key in &spec.keys {
-            self.probes.scope(*key, ScopeEntry { target: id, mode: Mode::ARMED })?;
-        }
+        self.tell_listening(id, spec.sockets.as_ref());
+        let keys = spec.keys.clone();
         self.tracked.insert(id, Tracked { subject, keys: spec.keys, inits: Vec::new(), totals: spec.totals });
+        for container in spec.containers {
+            self.add_container(NewContainer { target: id, ..container })?;
+        }
+        for key in keys {
+            self.probes.scope(key, ScopeEntry { target: id, mode: Mode::ARMED })?;
+        }
         self.read_books(id)?;
+        self.tell_connections(id, spec.sockets.as_ref());
         self.deliver()?;
         Ok(id)
+    }
+
+    /// Listeners are told before records come, so that the roles of connections are known.
+    fn tell_listening(&mut self, target: TargetId, sockets: Option<&SocketDiag>) {
+        let listening = sockets.map(SocketDiag::listening).transpose().unwrap_or_else(|error| {
+            log::warn!("{error:#}: roles of connections that exist already are not known");
+            None
+        });
+        self.tell_existing(target, listening.unwrap_or_default(), Vec::new(), 0);
+    }
+
+    /// Connections are dumped when the target is in scope, and told when the records of what changed
+    /// meanwhile were taken: so none is missed, and none is there twice.
+    fn tell_connections(&mut self, target: TargetId, sockets: Option<&SocketDiag>) {
+        let Some(sockets) = sockets else { return };
+        let dump = sockets.connections();
+        self.drain();
+        match dump.and_then(|connections| Ok((connections, sockets.udp_sockets()?))) {
+            Ok((connections, udp)) => self.tell_existing(target, Vec::new(), connections, udp as u64),
+            Err(error) => log::warn!("{error:#}: connections that exist already are found when they change"),
+        }
+    }
+
+    fn tell_existing(
+        &mut self,
+        target: TargetId,
+        listening: Vec<u16>,
+        connections: Connections,
+        udp_sockets: u64,
+    ) {
+        let time = clock::mono_ns();
+        let existing = InventoryUpdate::Existing { target, time, listening, connections, udp_sockets };
+        self.input(Input::Inventory(existing));
     }
 
     fn free_slot(&mut self) -> Result<TargetId> {
@@ -282,8 +332,9 @@ impl Pipeline {
     ///
     /// # Errors
     /// If the output cannot be written.
-    pub fn finish(&mut self, target: TargetId, interface_gone: bool, terminated: bool) -> Result<()> {
+    pub fn finish(&mut self, target: TargetId, interface_gone: bool, end: End) -> Result<()> {
         self.read_books(target)?;
+        self.tell_missed();
         if let Some(tracked) = self.tracked.remove(&target) {
             for key in tracked.keys {
                 self.probes.unscope(key);
@@ -293,7 +344,7 @@ impl Pipeline {
             }
         }
         let time = clock::mono_ns();
-        self.input(Input::Inventory(InventoryUpdate::Finished { target, time, interface_gone, terminated }));
+        self.input(Input::Inventory(InventoryUpdate::Finished { target, time, interface_gone, end }));
         self.deliver_surely()
     }
 
@@ -306,7 +357,7 @@ impl Pipeline {
         self.deliver_surely()
     }
 
-    /// Writes all that is queued.
+    /// Writes all that is queued, and what was lost until now.
     ///
     /// # Errors
     /// If the output cannot be written.
@@ -355,18 +406,24 @@ impl Pipeline {
         }
     }
 
-    /// Tells events that the kernel did not show.
+    /// Tells events that the kernel did not show, and records that found the ring buffer full.
     fn tell_missed(&mut self) {
         let missed = self.missed_now();
-        if missed > self.missed {
-            let count = missed - self.missed;
-            self.missed = missed;
-            let reason = "a program was running already on the same CPU".to_owned();
-            self.tracer.announce(
-                clock::mono_ns(),
-                Body::Lost(LostEvent { stage: "kernel".to_owned(), reason, count }),
-                &mut self.lines,
-            );
+        let before = std::mem::replace(&mut self.missed, missed);
+        self.tell_lost(
+            "kernel",
+            "a program was running already on the same CPU",
+            missed.saturating_sub(before),
+        );
+        let lost = self.probes.records_lost().unwrap_or(self.records_lost);
+        let before = std::mem::replace(&mut self.records_lost, lost);
+        self.tell_lost("ring_buffer", "it was full; see --ring-buffer", lost.saturating_sub(before));
+    }
+
+    fn tell_lost(&mut self, stage: &str, reason: &str, count: u64) {
+        if count > 0 {
+            let lost = LostEvent { stage: stage.to_owned(), reason: reason.to_owned(), count };
+            self.tracer.announce(clock::mono_ns(), Body::Lost(lost), &mut self.lines);
         }
     }
 
@@ -402,7 +459,7 @@ impl Pipeline {
                 break;
             }
         }
-        self.input(Input::Counters { target, reading });
+        self.input(Input::Counters { target, reading: Box::new(reading) });
         Ok(())
     }
 
@@ -411,11 +468,7 @@ impl Pipeline {
             self.output.send(std::mem::take(&mut self.lines))?;
         }
         let dropped = self.output.take_dropped();
-        if dropped > 0 {
-            let reason = "the reader of the output is too slow".to_owned();
-            let lost = LostEvent { stage: "sink".to_owned(), reason, count: dropped };
-            self.tracer.announce(clock::mono_ns(), Body::Lost(lost), &mut self.lines);
-        }
+        self.tell_lost("sink", "the reader of the output is too slow", dropped);
         Ok(())
     }
 

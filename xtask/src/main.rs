@@ -1,6 +1,7 @@
 //! The developer's verbs: `cargo xtask help`. A verb is a module with its `Args` and a `run`.
 
 mod apt;
+mod bless;
 mod build;
 mod demo;
 mod lint;
@@ -32,6 +33,8 @@ enum Verb {
     Demo,
     /// Run everything that CI runs: lint, all tests with a real kernel, the demo (needs root)
     Test(test::Args),
+    /// Renew the golden files that tests compare with; look at the difference before you commit it
+    Bless,
     /// Run the tests on Debian's kernels, from 5.10 to the newest, in QEMU
     Vm(vm::Args),
     /// Check format, clippy and, where cargo-deny is installed, licences and sources
@@ -44,6 +47,7 @@ fn main() -> ExitCode {
         Verb::Build(args) => build::run(&args),
         Verb::Demo => demo::run(),
         Verb::Test(args) => test::run(&args),
+        Verb::Bless => bless::run(),
         Verb::Vm(args) => vm::run(&args),
         Verb::Lint => lint::run(),
     };

@@ -44,6 +44,40 @@ impl Target {
         });
     }
 
+    /// What existed when tracing began.
+    pub fn existing(
+        &mut self,
+        time: Mono,
+        listening: &[u16],
+        connections: &[(Tuple, TcpState)],
+        udp_sockets: u64,
+        emit: &mut Emit<'_>,
+    ) {
+        self.udp_sockets = self.udp_sockets.max(udp_sockets);
+        for port in listening {
+            self.listeners.entry(*port).or_insert(0);
+        }
+        let known = self.ledger.known_tuples();
+        for (tuple, state) in connections.iter().filter(|(tuple, _)| !known.contains(tuple)) {
+            let newcomer = Newcomer {
+                role: if self.listeners.contains_key(&tuple.local_port) {
+                    Role::Server
+                } else {
+                    Role::Client
+                },
+                origin: self.origin(tuple),
+                hop: hop(&self.addresses, tuple),
+                one_way: self.one_way.contains(&tuple.local_port),
+            };
+            let moment = self.moment(self.container_of(0, tuple.local_port));
+            let mut teller =
+                Teller { containers: &self.containers, exhibits: &mut self.exhibits, now: time, emit };
+            self.ledger.found(*tuple, *state, moment, newcomer, &mut |connection, told| {
+                teller.tell(connection, told);
+            });
+        }
+    }
+
     /// The kubelet made a connection, as the pod sees it.
     pub fn probe(&mut self, time: Mono, tuple: Tuple) {
         self.ledger.probe(time, tuple);
@@ -140,7 +174,10 @@ impl Target {
     }
 
     fn judge_refused(&mut self, until: Mono, rules: &Rules, emit: &mut Emit<'_>) {
-        while let Some((time, reset, moment)) = self.refused.pop_front_if(|(time, ..)| *time <= until) {
+        while let Some((time, reset, moment)) = self.refused.front().copied()
+            && time <= until
+        {
+            self.refused.pop_front();
             self.judge_reset(time, &reset, moment, rules, emit);
         }
     }

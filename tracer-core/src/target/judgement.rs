@@ -8,6 +8,7 @@ use crate::{
     books::{Book, Reading, Received, balance},
     event::{Mono, ResetSent, SegmentClass, SocketKind},
     findings::{Case, Finding, Suspect, find},
+    input::End,
     verdict::{Connections, Evidence, Gap, TrafficSummary, Verdict, decide, list_losses, list_peers},
     words::Ending,
 };
@@ -20,11 +21,13 @@ impl Target {
         if let Some(before) = self.last.replace(reading) {
             self.count_untold(&before, &reading);
         }
+        self.read_in = self.moment(0);
         self.first.get_or_insert(reading);
     }
 
     fn count_untold(&mut self, before: &Reading, now: &Reading) {
-        let moment = self.moment(0);
+        // Readings are made whenever a phase begins: what happened since belongs to the one before.
+        let moment = self.read_in;
         if let (Some(before), Some(now)) = (&before.totals, &now.totals) {
             let dropped = now.listen_drops.saturating_sub(before.listen_drops);
             self.ledger.count_untold(Ending::Dropped, moment, dropped);
@@ -60,7 +63,7 @@ impl Target {
 
     /// The verdict, after [`finish`](Self::finish). `last_seq` is the last line before it.
     #[must_use]
-    pub fn verdict(&self, rules: &Rules, last_seq: u64) -> Verdict {
+    pub fn verdict(&self, rules: &Rules, end: End, last_seq: u64) -> Verdict {
         let books = self.balance();
         let gaps = self.gaps(&books);
         let traffic = self.traffic();
@@ -72,10 +75,11 @@ impl Target {
             doubts,
             lost,
             losses: list_losses(&self.ledger, |container| named(&self.containers, container).name),
-            connections: Connections::of(self.ledger.census(), self.ledger.open() as u64),
+            connections: Connections::of(self.ledger.census(), self.ledger.open()),
             traffic,
+            udp_not_judged: self.udp_sockets,
             containers: self.containers.iter().map(Container::summary).collect(),
-            findings: self.findings(),
+            findings: self.findings(end),
             peers: list_peers(&self.ledger),
             books,
             cannot_show: Vec::new(),
@@ -83,13 +87,18 @@ impl Target {
         }
     }
 
-    fn findings(&self) -> Vec<Finding> {
+    fn findings(&self, end: End) -> Vec<Finding> {
         let containers = self.containers.iter().enumerate().map(|(index, container)| Suspect {
             index: index as u32,
             name: &container.name,
             lifecycle: &container.lifecycle,
         });
-        find(&Case { containers: containers.collect(), ledger: &self.ledger, exhibits: &self.exhibits })
+        find(&Case {
+            containers: containers.collect(),
+            ledger: &self.ledger,
+            exhibits: &self.exhibits,
+            restarted: end == End::Restarted,
+        })
     }
 
     fn balance(&self) -> Vec<Book> {
@@ -99,7 +108,7 @@ impl Target {
             decoded: self.decoded,
             connections_begun: census.opened + census.found,
             connections_ended: census.ended,
-            connections_open: self.ledger.open() as u64,
+            connections_open: self.ledger.open(),
         };
         balance(first, last, &received)
     }

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 use tokio::{sync::mpsc, time::Instant};
 use tracer_core::{
     event::TargetId,
-    input::{InventoryUpdate, NewContainer, NewTarget},
+    input::{End, InventoryUpdate, NewContainer, NewTarget},
     lifecycle::Source,
     output::{Body, Subject, Target},
 };
@@ -83,11 +83,11 @@ const AFTER_EXIT: Duration = Duration::from_millis(300);
 /// How long requests in flight may take after the server has exited.
 const LAST_REQUESTS: Duration = Duration::from_secs(2);
 
-pub(super) fn run(arguments: Arguments) -> Result<Outcome> {
+pub(super) fn run(arguments: &Arguments) -> Result<Outcome> {
     super::options::require_root()?;
     runtime()?.block_on(async {
         tokio::select! {
-            outcome = rehearse(&arguments) => outcome,
+            outcome = rehearse(arguments) => outcome,
             signal = interrupted() => { signal?; bail!("interrupted; the server was killed, and nothing is left behind") }
         }
     })
@@ -109,7 +109,7 @@ async fn rehearse(arguments: &Arguments) -> Result<Outcome> {
 
     let (tell, mut updates) = mpsc::channel(16);
     let clients = pipeline.run(&mut updates, drive(arguments, &sandbox, target, tell)).await??;
-    pipeline.finish(target, true, true)?;
+    pipeline.finish(target, true, End::Terminated)?;
     let comparison = losses.borrow().compare(&clients);
     pipeline.announce(Body::Rehearsal(Box::new(comparison)))?;
     drop(sandbox);
@@ -204,8 +204,10 @@ async fn add_target(
             shared_network: false,
             late: false,
         },
+        containers: Vec::new(),
         keys,
         totals: Some(inside.totals),
+        sockets: Some(inside.sockets),
     })
 }
 

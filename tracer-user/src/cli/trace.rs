@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use tracer_core::{
     event::TargetId,
-    input::{NewContainer, NewTarget},
+    input::{End, NewContainer, NewTarget},
     output::{Subject, Target},
 };
 
@@ -80,8 +80,8 @@ async fn trace(arguments: &Arguments, found: Vec<Found>) -> Result<Outcome> {
         pipeline.run(&mut updates, tokio::time::sleep(arguments.linger)).await?;
     }
     for target in targets {
-        let gone = pipeline.is_gone(target);
-        pipeline.finish(target, false, gone)?;
+        let end = if pipeline.is_gone(target) { End::Terminated } else { End::NotTerminated };
+        pipeline.finish(target, false, end)?;
     }
     pipeline.close()?;
     Ok(verdicts.borrow().outcome(arguments.options.strict))
@@ -94,7 +94,20 @@ fn add(pipeline: &mut Pipeline, found: Found, options: &TraceOptions) -> Result<
     let keys = pipeline.scope_keys(inside.identity, found.cgroup.as_ref().filter(|_| shared_network))?;
     let time = clock::mono_ns();
     let subject = Subject { target: Target { name: found.name, netns: inside.identity.inode }, k8s: None };
-    let id = pipeline.add_target(TargetSpec {
+    let machine = process::own_pidns()?;
+    let mut containers = Vec::new();
+    for (container, init) in found.inits.iter().enumerate() {
+        containers.push(NewContainer {
+            target: 0,
+            container: u32::try_from(container)?,
+            name: init.comm.as_str().into(),
+            pid: init.pid,
+            pidns: (init.pidns != machine).then_some(u32::try_from(init.pidns)?),
+            cgroup: found.cgroup.as_ref().map(|cgroup| cgroup.id),
+            time,
+        });
+    }
+    pipeline.add_target(TargetSpec {
         new: NewTarget {
             id: 0,
             subject: Arc::new(subject),
@@ -105,22 +118,11 @@ fn add(pipeline: &mut Pipeline, found: Found, options: &TraceOptions) -> Result<
             shared_network,
             late: false,
         },
+        containers,
         keys,
         totals: (!shared_network).then_some(inside.totals),
-    })?;
-    let machine = process::own_pidns()?;
-    for (container, init) in found.inits.iter().enumerate() {
-        pipeline.add_container(NewContainer {
-            target: id,
-            container: u32::try_from(container)?,
-            name: init.comm.as_str().into(),
-            pid: init.pid,
-            pidns: (init.pidns != machine).then_some(u32::try_from(init.pidns)?),
-            cgroup: found.cgroup.as_ref().map(|cgroup| cgroup.id),
-            time,
-        })?;
-    }
-    Ok(id)
+        sockets: (!shared_network).then_some(inside.sockets),
+    })
 }
 
 fn find(arguments: &Arguments) -> Result<Vec<Found>> {

@@ -3,4 +3,6 @@
 pub mod cgroup;
 pub mod counters;
 pub mod netns;
+pub mod pods;
 pub mod process;
+pub mod sockets;

@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context, Result, anyhow};
 use nix::sched::{CloneFlags, setns};
 
-use super::counters::TotalsReader;
+use super::{counters::TotalsReader, sockets::SocketDiag};
 
 /// `SO_NETNS_COOKIE` of `asm-generic/socket.h`; from Linux 5.14 on.
 const SO_NETNS_COOKIE: libc::c_int = 71;
@@ -107,6 +107,8 @@ pub struct Inside {
     pub addresses: Vec<IpAddr>,
     /// Its counters.
     pub totals: TotalsReader,
+    /// Its sockets.
+    pub sockets: SocketDiag,
 }
 
 impl Inside {
@@ -125,7 +127,12 @@ impl Inside {
                 v4.or_else(|| address.as_sockaddr_in6().map(|v6| IpAddr::V6(v6.ip())))
             })
             .collect();
-        Ok(Self { identity, addresses, totals: TotalsReader::open(Path::new("/proc/thread-self/net"))? })
+        Ok(Self {
+            identity,
+            addresses,
+            totals: TotalsReader::open(Path::new("/proc/thread-self/net"))?,
+            sockets: SocketDiag::of_this_thread()?,
+        })
     }
 }
 

@@ -225,6 +225,15 @@ impl Probes {
         Ok(sum)
     }
 
+    /// Records of all targets that found no room in the ring buffer.
+    ///
+    /// # Errors
+    /// If the table cannot be read.
+    pub fn records_lost(&self) -> Result<u64> {
+        let slots = 0..self.counters.len();
+        slots.map(|slot| Ok(self.counters(slot)?.records_lost.iter().sum::<u64>())).sum()
+    }
+
     /// How often the kernel skipped a program because it was running already on the same CPU, by
     /// program (`recursion_misses`, from Linux 5.12 on), and no twin took over: each is an event that
     /// was not seen.

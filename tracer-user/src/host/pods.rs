@@ -1,0 +1,192 @@
+//! Pods and their containers, by the paths of their cgroups.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+};
+
+use super::{netns, process::Process};
+
+/// What a cgroup's path says of the container in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PodPath {
+    /// The pod's uid, with dashes; of a static pod the hash that stands for it.
+    pub pod_uid: String,
+    /// The container's id; absent for the pod's own cgroup.
+    pub container_id: Option<String>,
+}
+
+impl PodPath {
+    /// Reads a path from the hierarchy's root: cgroupfs and systemd drivers, containerd, CRI-O and
+    /// Docker, below any prefix (kind, k3s).
+    #[must_use]
+    pub fn parse(path: &str) -> Option<Self> {
+        let mut components = path.split('/').skip_while(|component| pod_uid(component).is_none());
+        let pod_uid = pod_uid(components.next()?)?;
+        let container_id = match components.next() {
+            None => None,
+            Some(component) => Some(container_id(component)?),
+        };
+        Some(Self { pod_uid, container_id })
+    }
+}
+
+/// `podUID`, or `kubepods-QOS-podUID.slice` with underscores for dashes; nested ones have a prefix.
+fn pod_uid(component: &str) -> Option<String> {
+    let name = component.strip_suffix(".slice").unwrap_or(component);
+    let at = if name.starts_with("pod") { 0 } else { name.rfind("-pod")? + 1 };
+    let uid = name[at + "pod".len()..].replace('_', "-");
+    let hex = |text: &str| text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let is_uid =
+        uid.len() == 36 && uid.split('-').map(str::len).eq([8, 4, 4, 4, 12]) && hex(&uid.replace('-', ""));
+    let is_hash = uid.len() == 32 && hex(&uid);
+    (is_uid || is_hash).then_some(uid)
+}
+
+/// The id itself, or `RUNTIME-ID.scope`. CRI-O's `crio-conmon-ID.scope` is no container.
+fn container_id(component: &str) -> Option<String> {
+    let name = component.strip_suffix(".scope").unwrap_or(component);
+    let id = name.rsplit('-').next()?;
+    let is_id = id.len() == 64 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
+    (is_id && !name.contains("conmon")).then(|| id.to_owned())
+}
+
+/// A running container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Container {
+    /// Its id.
+    pub id: String,
+    /// Id of its cgroup.
+    pub cgroup: u64,
+    /// Its first process.
+    pub init: Process,
+}
+
+/// A running pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pod {
+    /// Its uid.
+    pub uid: String,
+    /// Path of its network namespace; `None` if it shares the machine's (host network).
+    pub netns: Option<PathBuf>,
+    /// Inode of its network namespace.
+    pub netns_inode: u64,
+    /// Its containers, but for the one that holds the sandbox.
+    pub containers: Vec<Container>,
+    /// The process that holds the sandbox (`pause`), if there is one.
+    pub sandbox: Option<Process>,
+}
+
+/// Looks for pods below a cgroup v2 mount point.
+#[must_use]
+pub fn scan(mount_point: &Path) -> Vec<Pod> {
+    let mut found: BTreeMap<String, Vec<Container>> = BTreeMap::new();
+    walk(mount_point, mount_point, &mut |path, folder| {
+        let Some(PodPath { pod_uid, container_id: Some(id) }) = PodPath::parse(path) else { return };
+        let Ok(metadata) = folder.metadata() else { return };
+        if let Some(init) = init_of(folder) {
+            found.entry(pod_uid).or_default().push(Container { id, cgroup: metadata.ino(), init });
+        }
+    });
+    let own = netns::own_inode().unwrap_or_default();
+    found.into_iter().filter_map(|(uid, containers)| pod(uid, containers, own)).collect()
+}
+
+/// Calls for every cgroup with its path from the mount point, until a container's: what is below
+/// belongs to the container.
+fn walk(mount_point: &Path, folder: &Path, visit: &mut impl FnMut(&str, &Path)) {
+    let Ok(entries) = fs::read_dir(folder) else { return };
+    for entry in entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
+        let folder = entry.path();
+        let Ok(path) = folder.strip_prefix(mount_point) else { continue };
+        let path = format!("/{}", path.to_string_lossy());
+        visit(&path, &folder);
+        if PodPath::parse(&path).is_none_or(|pod| pod.container_id.is_none()) {
+            walk(mount_point, &folder, visit);
+        }
+    }
+}
+
+/// The first process of a container: the one whose parent is not in it, else that of its namespace.
+fn init_of(folder: &Path) -> Option<Process> {
+    let text = fs::read_to_string(folder.join("cgroup.procs")).ok()?;
+    let pids: Vec<u32> = text.lines().filter_map(|line| line.parse().ok()).collect();
+    let processes: Vec<Process> = pids.iter().filter_map(|pid| Process::read(*pid).ok()).collect();
+    let is_init = |process: &&Process| process.is_namespace_init;
+    let has_parent_outside = |process: &&Process| !pids.contains(&process.parent);
+    processes.iter().find(is_init).or_else(|| processes.iter().find(has_parent_outside)).cloned()
+}
+
+fn pod(uid: String, containers: Vec<Container>, own: u64) -> Option<Pod> {
+    // All common runtimes hold the sandbox by a program of this name.
+    let (sandbox, containers): (Vec<_>, Vec<_>) =
+        containers.into_iter().partition(|container| container.init.comm == "pause");
+    let sandbox = sandbox.into_iter().next().map(|container| container.init);
+    let holder = sandbox.as_ref().or_else(|| containers.first().map(|container| &container.init))?;
+    let (netns_inode, path) = (holder.netns, holder.netns_path());
+    Some(Pod { uid, netns: (netns_inode != own).then_some(path), netns_inode, containers, sandbox })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: &str = "6386bd3b778164426f73c7634a774200021c71f9607a03c2a3ac087315dab266";
+    const UID: &str = "bb601fd9-f9ed-4145-b00b-9bb822c68598";
+
+    fn assert_container(path: &str) {
+        let found = PodPath::parse(path);
+        let expected = PodPath { pod_uid: UID.to_owned(), container_id: Some(ID.to_owned()) };
+        assert_eq!(found, Some(expected), "{path}");
+    }
+
+    #[test]
+    fn paths_of_all_drivers_runtimes_and_prefixes() {
+        let underscored = UID.replace('-', "_");
+        for qos in ["", "/burstable", "/besteffort"] {
+            assert_container(&format!("/kubepods{qos}/pod{UID}/{ID}"));
+            assert_container(&format!("/docker/{ID}/kubelet/kubepods{qos}/pod{UID}/{ID}"));
+            assert_container(&format!("/k3s/kubepods{qos}/pod{UID}/{ID}"));
+        }
+        for (qos, dash) in [
+            ("", ""),
+            ("kubepods-burstable.slice/", "burstable-"),
+            ("kubepods-besteffort.slice/", "besteffort-"),
+        ] {
+            for runtime in ["cri-containerd", "crio", "docker"] {
+                assert_container(&format!(
+                    "/kubepods.slice/{qos}kubepods-{dash}pod{underscored}.slice/{runtime}-{ID}.scope"
+                ));
+            }
+        }
+        assert_container(&format!(
+            "/kubelet.slice/kubelet-kubepods.slice/kubelet-kubepods-burstable.slice/kubelet-kubepods-burstable-pod{underscored}.slice/cri-containerd-{ID}.scope"
+        ));
+        assert_container(&format!("/kubepods/pod{UID}/{ID}/init.scope"));
+    }
+
+    #[test]
+    fn what_is_no_container() {
+        for path in [
+            "/",
+            "/kubepods",
+            "/kubepods.slice/kubepods-burstable.slice",
+            "/system.slice/containerd.service",
+            "/user.slice/user-1000.slice/podman",
+            &format!("/kubepods.slice/kubepods-pod{}.slice/crio-conmon-{ID}.scope", UID.replace('-', "_")),
+        ] {
+            assert_eq!(PodPath::parse(path), None, "{path}");
+        }
+        let pod = PodPath::parse(&format!("/kubepods/burstable/pod{UID}"));
+        assert_eq!(pod, Some(PodPath { pod_uid: UID.to_owned(), container_id: None }));
+    }
+
+    #[test]
+    fn static_pods_are_named_by_a_hash() {
+        let hash = "b5b9c5a4dd5e6cba5b5a7f0f6b3d5e0a";
+        let found = PodPath::parse(&format!("/kubepods/burstable/pod{hash}/{ID}"));
+        assert_eq!(found.map(|pod| pod.pod_uid), Some(hash.to_owned()));
+    }
+}
