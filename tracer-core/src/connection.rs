@@ -123,7 +123,10 @@ impl Close {
             ),
             None => return None,
         };
-        let long = self.by == ClosedBy::Exit && ran >= LONG_RESPONSE;
+        // Without the calls it is not known when the answer began: until then the application may have
+        // thought about it, so that it may be complete.
+        let known = self.socket.exchange.is_some();
+        let long = known && self.by == ClosedBy::Exit && ran >= LONG_RESPONSE;
         (silent < ran).then_some(if long { Confidence::Likely } else { Confidence::Possible })
     }
 }
