@@ -2,6 +2,22 @@
 
 use crate::Pod;
 
+/// Hooks that have two programs.
+pub const TWINS: u32 = 2;
+
+/// What the two programs of a hook tell each other, per CPU.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TwinState {
+    /// 1 while the first program runs.
+    pub running: u64,
+    /// Events that the second program took over because the first was running already. Only grows.
+    pub taken_over: u64,
+}
+
+// SAFETY: repr(C), u64 only.
+unsafe impl Pod for TwinState {}
+
 /// Places for record types, more than there are.
 pub const KINDS: usize = 16;
 

@@ -67,6 +67,10 @@ offsets! {
     skb_transport_header = "sk_buff"."transport_header" required;
     skb_network_header = "sk_buff"."network_header" required;
     skb_dev = "sk_buff"."dev" required;
+    /// Pointer to the route, with marks in its low bits.
+    skb_route = "sk_buff"."_skb_refdst" optional;
+    route_type = "rtable"."rt_type" optional;
+    route6_flags = "rt6_info"."rt6i_flags" optional;
     dev_net = "net_device"."nd_net" required;
     shinfo_nr_frags = "skb_shared_info"."nr_frags" optional;
     shinfo_frags = "skb_shared_info"."frags" optional;

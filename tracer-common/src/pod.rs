@@ -24,3 +24,16 @@ pub unsafe trait Pod: Copy + 'static {
         unsafe { core::slice::from_raw_parts(core::ptr::from_ref(self).cast(), size_of::<Self>()) }
     }
 }
+
+// SAFETY: integers.
+unsafe impl Pod for u8 {}
+// SAFETY: as above.
+unsafe impl Pod for u16 {}
+// SAFETY: as above.
+unsafe impl Pod for u32 {}
+// SAFETY: as above.
+unsafe impl Pod for i32 {}
+// SAFETY: as above.
+unsafe impl Pod for u64 {}
+// SAFETY: an array has no padding of its own.
+unsafe impl<const N: usize> Pod for [u8; N] {}

@@ -8,6 +8,10 @@ pub const MAX_TARGETS: u32 = 1024;
 /// Container inits that can be registered at the same time.
 pub const MAX_INITS: u32 = 4 * MAX_TARGETS;
 
+/// Copies of the counters per CPU: a program that may interrupt another that counts the same has a copy
+/// of its own, because neither adds atomically.
+pub const LANES: u32 = 2;
+
 /// The slot that stands for the node itself: records without a target, and host-network sockets
 /// whose cgroup is unknown.
 pub const NODE: u32 = 0;

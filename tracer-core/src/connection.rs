@@ -139,7 +139,10 @@ impl Close {
             ),
             None => return None,
         };
-        let long = self.by == ClosedBy::Exit && ran >= LONG_RESPONSE;
+        // Without the calls it is not known when the answer began: until then the application may have
+        // thought about it, so that it may be complete.
+        let known = self.socket.exchange.is_some();
+        let long = known && self.by == ClosedBy::Exit && ran >= LONG_RESPONSE;
         let doubted = self.by == ClosedBy::Exit || ran >= DOUBTED_RESPONSE;
         let under_way = (silent < ran && doubted).then_some(if long {
             Confidence::Likely

@@ -83,6 +83,8 @@ impl Traffic {
 #[derive(Debug, Default)]
 pub struct Ledger {
     live: HashMap<u64, Connection>,
+    /// Accepted connections whose addresses are not known yet, and when they were opened.
+    unaddressed: HashMap<u64, Mono>,
     /// Connections that existed when tracing began, until a record tells the address of their socket.
     found: HashMap<Tuple, Connection>,
     ended: HashMap<Tuple, (Mono, Ended)>,
@@ -135,25 +137,33 @@ impl Ledger {
                 self.end(time, orphan, tell);
             }
         }
-        if !opens {
+        // Older kernels make an accepted socket's state before they copy its addresses
+        // (`inet_csk_clone_lock` before `tcp_v4_syn_recv_sock`): the next change, within the same
+        // segment's receipt, has them.
+        if opens && change.tuple.peer_ip().is_unspecified() {
+            self.unaddressed.insert(key, time);
+            return;
+        }
+        let began = self.unaddressed.remove(&key).or(opens.then_some(time));
+        if began.is_none() {
             self.adopt(key, &change.tuple);
         } else if let Some(found) = self.found.remove(&change.tuple) {
             // A client's port is used again: the connection that was found ended unseen.
             self.end(time, found, tell);
         }
         let known = self.live.contains_key(&key);
-        let connection = self.live.entry(key).or_insert_with(|| {
-            let opened = opens.then_some(time);
-            new_connection(change.tuple, change.old, opened, moment, newcomer(change))
-        });
+        let connection = self
+            .live
+            .entry(key)
+            .or_insert_with(|| new_connection(change.tuple, change.old, began, moment, newcomer(change)));
         connection.change(time, change, moment);
         if !known {
-            let count = if opens { &mut self.census.opened } else { &mut self.census.found };
+            let count = if began.is_some() { &mut self.census.opened } else { &mut self.census.found };
             *count += 1;
             if is_traffic(connection.role, connection.origin, connection.hop) {
                 self.census.from_peers += 1;
                 self.peers.connected(connection.tuple.peer_ip(), time, moment.phase);
-                if opens {
+                if began.is_some() {
                     self.traffic.last_connection = self.traffic.last_connection.max(Some(time));
                 }
             }

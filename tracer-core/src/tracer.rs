@@ -11,6 +11,7 @@ use crate::{
     jiffies::Jiffies,
     output::{Agent, Body, Line, LostEvent, SCHEMA, TargetEnded, TargetStarted, Timestamp},
     target::{Rules, Target},
+    verdict::Verdict,
 };
 
 /// Who writes the lines.
@@ -29,6 +30,8 @@ pub struct Tracer {
     rules: Rules,
     scribe: Scribe,
     jiffies: Jiffies,
+    /// What the kernel cannot show, as the run said at its start; every verdict says so too.
+    cannot_show: Vec<String>,
     undecodable: u64,
     unattributed: u64,
 }
@@ -71,6 +74,7 @@ impl Tracer {
             rules,
             scribe,
             jiffies: Jiffies::default(),
+            cannot_show: Vec::new(),
             undecodable: 0,
             unattributed: 0,
         }
@@ -95,6 +99,9 @@ impl Tracer {
 
     /// Writes a line that is about the run as a whole.
     pub fn announce(&mut self, mono: Mono, body: Body, out: &mut Vec<Line>) {
+        if let Body::AgentStarted(started) = &body {
+            self.cannot_show.clone_from(&started.cannot_show);
+        }
         out.push(self.scribe.line(mono, None, body));
     }
 
@@ -198,7 +205,9 @@ impl Tracer {
         let body = if end == End::NotTerminated {
             Body::TargetEnded(TargetEnded { reason: "nothing was terminated while it was traced".to_owned() })
         } else {
-            Body::Verdict(Box::new(target.verdict(&self.rules, end, self.scribe.seq)))
+            let cannot_show = self.cannot_show.clone();
+            let verdict = target.verdict(&self.rules, end, self.scribe.seq);
+            Body::Verdict(Box::new(Verdict { cannot_show, ..verdict }))
         };
         out.push(self.scribe.line(time, Some(target.subject.clone()), body));
     }

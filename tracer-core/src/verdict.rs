@@ -50,6 +50,10 @@ pub struct Verdict {
     pub peers: PeerList,
     /// The equations.
     pub books: Vec<Book>,
+    /// What this kernel cannot show, in words. Where it is a class of resets, the book OutRsts tells
+    /// whether there were any.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cannot_show: Vec<String>,
     /// The lines that it rests on.
     pub evidence: Evidence,
 }

@@ -3,15 +3,18 @@
 use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
 use tracer_common::{Header, KINDS, Pod, ScopeEntry};
 
-use crate::{maps::RECORDS, scope};
+use crate::{
+    maps::RECORDS,
+    scope::{self, Lane},
+};
 
 /// Reserves space for a record, lets `fill` write it behind its header, and sends it. Counts the attempt and, if there
 /// was no space, the loss.
 #[inline(always)]
-pub fn send<R: Pod>(kind: u32, entry: ScopeEntry, fill: impl FnOnce(&mut R, Header)) {
-    scope::count(entry.target, |counters| counters.records[kind as usize % KINDS] += 1);
+pub fn send<R: Pod>(lane: Lane, kind: u32, entry: ScopeEntry, fill: impl FnOnce(&mut R, Header)) {
+    scope::count(lane, entry.target, |counters| counters.records[kind as usize % KINDS] += 1);
     let Some(mut slot) = RECORDS.reserve::<R>(0) else {
-        scope::count(entry.target, |counters| counters.records_lost[kind as usize % KINDS] += 1);
+        scope::count(lane, entry.target, |counters| counters.records_lost[kind as usize % KINDS] += 1);
         return;
     };
     // SAFETY: the helper takes nothing and is allowed in every tracing program.

@@ -1,6 +1,6 @@
 //! The kernel programs: entry points only, one hook family a module.
 //!
-//! All are raw tracepoints that read kernel memory with `bpf_probe_read_kernel`. BTF tracepoints
+//! Nearly all are raw tracepoints that read kernel memory with `bpf_probe_read_kernel`. BTF tracepoints
 //! would be shorter, but on many kernels the verifier believes that the arguments of
 //! `tcp_send_reset` are never NULL and removes the checks.
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
@@ -29,17 +29,38 @@ mod sock;
 mod state;
 #[cfg(target_arch = "bpf")]
 mod task;
+#[cfg(target_arch = "bpf")]
+mod twin;
 
 #[cfg(target_arch = "bpf")]
 mod programs {
-    use aya_ebpf::{macros::raw_tracepoint, programs::RawTracePointContext};
+    use aya_ebpf::{
+        macros::{kprobe, raw_tracepoint},
+        programs::{ProbeContext, RawTracePointContext},
+    };
 
-    use crate::{exchange, offsets::settings, process, reset, signal, state};
+    use crate::{
+        exchange,
+        offsets::settings,
+        process, reset, signal, state,
+        twin::{self, Twin},
+    };
 
     /// `TP_PROTO(const struct sock *sk, const int oldstate, const int newstate)`
     #[raw_tracepoint(tracepoint = "inet_sock_set_state")]
     pub fn inet_sock_set_state(ctx: RawTracePointContext) -> i32 {
-        state::changed(&ctx, ctx.arg(0), ctx.arg(1), ctx.arg(2));
+        twin::run(twin::STATE, Twin::First, |lane| {
+            state::changed(&ctx, lane, ctx.arg(0), ctx.arg(1), ctx.arg(2))
+        });
+        0
+    }
+
+    /// See [`twin`].
+    #[raw_tracepoint(tracepoint = "inet_sock_set_state")]
+    pub fn inet_sock_set_state_twin(ctx: RawTracePointContext) -> i32 {
+        twin::run(twin::STATE, Twin::Second, |lane| {
+            state::changed(&ctx, lane, ctx.arg(0), ctx.arg(1), ctx.arg(2))
+        });
         0
     }
 
@@ -47,8 +68,38 @@ mod programs {
     /// the reason from 6.10 on: the verifier prunes the branch that is not this kernel's.
     #[raw_tracepoint(tracepoint = "tcp_send_reset")]
     pub fn tcp_send_reset(ctx: RawTracePointContext) -> i32 {
-        let reason = if settings!(reset_has_reason) == 1 { ctx.arg(2) } else { -1 };
-        reset::sent(&ctx, ctx.arg(0), ctx.arg(1), reason);
+        twin::run(twin::RESET_SENT, Twin::First, |lane| {
+            reset::sent(&ctx, lane, ctx.arg(0), ctx.arg(1), reason(&ctx))
+        });
+        0
+    }
+
+    /// See [`twin`].
+    #[raw_tracepoint(tracepoint = "tcp_send_reset")]
+    pub fn tcp_send_reset_twin(ctx: RawTracePointContext) -> i32 {
+        twin::run(twin::RESET_SENT, Twin::Second, |lane| {
+            reset::sent(&ctx, lane, ctx.arg(0), ctx.arg(1), reason(&ctx))
+        });
+        0
+    }
+
+    #[inline(always)]
+    fn reason(ctx: &RawTracePointContext) -> i32 {
+        if settings!(reset_has_reason) == 1 { ctx.arg(2) } else { -1 }
+    }
+
+    /// `tcp_v4_send_reset(const struct sock *sk, struct sk_buff *skb)`, with the reason behind it from
+    /// 6.10 on; attached before that only.
+    #[kprobe]
+    pub fn tcp_v4_send_reset(ctx: ProbeContext) -> u32 {
+        reset::asked(&ctx, ctx.arg(0).unwrap_or(0), ctx.arg(1).unwrap_or(0));
+        0
+    }
+
+    /// As `tcp_v4_send_reset`.
+    #[kprobe]
+    pub fn tcp_v6_send_reset(ctx: ProbeContext) -> u32 {
+        reset::asked(&ctx, ctx.arg(0).unwrap_or(0), ctx.arg(1).unwrap_or(0));
         0
     }
 

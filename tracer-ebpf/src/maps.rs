@@ -5,7 +5,9 @@ use aya_ebpf::{
     macros::map,
     maps::{HashMap, PerCpuArray, RingBuf},
 };
-use tracer_common::{Counters, Exchange, InitEntry, MAX_INITS, MAX_TARGETS, ScopeEntry};
+use tracer_common::{
+    Counters, Exchange, InitEntry, LANES, MAX_INITS, MAX_TARGETS, ScopeEntry, TWINS as TWINS_COUNT, TwinState,
+};
 
 /// Network namespaces in scope. Entries are made and removed by user space; the mode is raised to
 /// armed by user space or by [`crate::scope::arm`].
@@ -21,9 +23,13 @@ pub static SCOPE_CGROUPS: HashMap<u64, ScopeEntry> = HashMap::with_max_entries(M
 #[map]
 pub static INITS: HashMap<u32, InitEntry> = HashMap::with_max_entries(MAX_INITS, 0);
 
-/// Counters by the target's slot. Zeroed by nobody: user space takes differences.
+/// Counters by the target's slot, once per lane. Zeroed by nobody: user space takes differences.
 #[map]
-pub static COUNTERS: PerCpuArray<Counters> = PerCpuArray::with_max_entries(MAX_TARGETS, 0);
+pub static COUNTERS: PerCpuArray<Counters> = PerCpuArray::with_max_entries(MAX_TARGETS * LANES, 0);
+
+/// What the two programs of a hook tell each other on this CPU, by number of the hook ([`crate::twin`]).
+#[map]
+pub static TWINS: PerCpuArray<TwinState> = PerCpuArray::with_max_entries(TWINS_COUNT, 0);
 
 /// What applications read and wrote last, by address of the socket. Born at the first call on a
 /// connection of an armed target, removed when the socket closes. When it is full, connections are

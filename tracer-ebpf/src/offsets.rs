@@ -1,7 +1,9 @@
 //! Reading kernel memory at the offsets that user space resolved from BTF.
 
-use aya_ebpf::helpers::bpf_probe_read_kernel;
-use tracer_common::{ABSENT, Offsets, Settings};
+use core::{ffi::c_void, mem, ptr};
+
+use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
+use tracer_common::{ABSENT, Offsets, Pod, Settings};
 
 /// Overridden at load; in `.rodata`, so that the verifier knows the values and prunes what the
 /// running kernel does not need.
@@ -54,19 +56,35 @@ macro_rules! field {
 pub(crate) use {field, offset, settings};
 
 /// Reads a value at an offset from a kernel pointer. Kernel memory that cannot be read, a NULL
-/// pointer and a field that the kernel does not have read as the default value, which no caller
-/// takes for a fact: pointers are checked, ids of 0 mean unknown.
+/// pointer and a field that the kernel does not have read as zeros, which no caller takes for a fact:
+/// pointers are checked, ids of 0 mean unknown.
 #[inline(always)]
-pub fn read_at<T: Copy + Default>(base: u64, offset: u32) -> T {
-    if base == 0 || offset == ABSENT {
-        return T::default();
-    }
-    read(base + u64::from(offset))
+pub fn read_at<T: Pod>(base: u64, offset: u32) -> T {
+    // The verifier knows the offset, so that this is no branch.
+    if offset == ABSENT { zeroed() } else { read(base.wrapping_add(u64::from(offset))) }
 }
 
-/// Reads a value at a kernel address; the default value if it cannot be read.
+/// Reads a value at a kernel address; zeros if it cannot be read.
+///
+/// Without a branch: the helper zeroes what it cannot read (`bpf_probe_read_kernel_common`), also at a
+/// NULL pointer (`copy_from_kernel_nofault_allowed`). A branch after each read would double what the
+/// verifier has to go through: kernels before 6.3 gave up on the programs.
 #[inline(always)]
-pub fn read<T: Copy + Default>(address: u64) -> T {
-    // SAFETY: bpf_probe_read_kernel checks the address itself and fails on a fault.
-    unsafe { bpf_probe_read_kernel(address as *const T) }.unwrap_or_default()
+pub fn read<T: Pod>(address: u64) -> T {
+    let mut value = zeroed::<T>();
+    // SAFETY: the destination is as large as said; the helper checks the address itself.
+    unsafe {
+        bpf_probe_read_kernel(
+            ptr::from_mut(&mut value).cast(),
+            size_of::<T>() as u32,
+            address as *const c_void,
+        );
+    }
+    value
+}
+
+#[inline(always)]
+fn zeroed<T: Pod>() -> T {
+    // SAFETY: every bit pattern is a value of such a type.
+    unsafe { mem::zeroed() }
 }

@@ -8,7 +8,8 @@ use crate::{
     emit,
     maps::INITS,
     offsets::{field, settings},
-    scope, task,
+    scope::{self, Lane},
+    task,
 };
 
 /// A task exits. Only a process's last thread counts (`signal->live` is 0): the leader may have gone
@@ -28,7 +29,7 @@ pub fn exited(ctx: &RawTracePointContext, task: u64) {
     if entry.mode != Mode::ARMED {
         return;
     }
-    emit::send::<ExitRecord>(Kind::EXIT, entry, |record, header| {
+    emit::send::<ExitRecord>(Lane::First, Kind::EXIT, entry, |record, header| {
         record.header = header;
         record.task = task::describe(task);
         // A group exit keeps its status there; a single thread's is its own.
@@ -56,7 +57,7 @@ pub fn executed(task: u64) {
     if entry.mode != Mode::ARMED {
         return;
     }
-    emit::send::<ExecRecord>(Kind::EXEC, entry, |record, header| {
+    emit::send::<ExecRecord>(Lane::First, Kind::EXEC, entry, |record, header| {
         record.header = header;
         record.task = task::describe(task);
         record.parent = task::describe(field!(task, task_real_parent));
@@ -70,7 +71,7 @@ pub fn chosen_by_oom(ctx: &RawTracePointContext, victim: u64) {
     let Some(init) = init(pid) else { return };
     scope::arm(&init);
     let entry = ScopeEntry { target: init.target, mode: Mode::ARMED };
-    emit::send::<OomRecord>(Kind::OOM, entry, |record, header| {
+    emit::send::<OomRecord>(Lane::First, Kind::OOM, entry, |record, header| {
         record.header = header;
         record.pid = pid;
         record.container = init.container;

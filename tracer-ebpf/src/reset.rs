@@ -1,26 +1,31 @@
 //! Resets, sent and received.
 
-use aya_ebpf::programs::RawTracePointContext;
+use aya_ebpf::EbpfContext;
 use aya_log_ebpf::debug;
 use tracer_common::{Counters, Kind, Mode, ResetRecord, ScopeEntry, Segment, SegmentClass, SockKind, Socket};
 
-use crate::{emit, scope, segment, sock, task};
+use crate::{
+    emit,
+    scope::{self, Lane},
+    segment, sock, task,
+};
 
 const FLAG_SYN: u8 = 2;
+const FLAG_RST: u8 = 4;
 const FLAG_ACK: u8 = 16;
 
 /// A reset is being sent: in answer to a segment (`skb`), or by our own act.
 #[inline(always)]
-pub fn sent(ctx: &RawTracePointContext, sk: u64, skb: u64, reason: i32) {
+pub fn sent<C: EbpfContext>(ctx: &C, lane: Lane, sk: u64, skb: u64, reason: i32) {
     let kind = sock::kind(sk);
     let Some(entry) = target(sk, skb, kind) else { return };
     let segment = segment::describe(skb);
     let unread = kind == SockKind::FULL && segment.present == 0 && is_unread(sk);
-    scope::count(entry.target, |counters| count_sent(counters, segment, unread));
+    scope::count(lane, entry.target, |counters| count_sent(counters, segment, unread));
     if entry.mode != Mode::ARMED {
         return;
     }
-    emit::send::<ResetRecord>(Kind::RESET_SENT, entry, |record, header| {
+    emit::send::<ResetRecord>(lane, Kind::RESET_SENT, entry, |record, header| {
         record.header = header;
         record.task = task::describe(task::current());
         record.socket = describe(sk, kind);
@@ -34,15 +39,32 @@ pub fn sent(ctx: &RawTracePointContext, sk: u64, skb: u64, reason: i32) {
     debug!(ctx, "reset sent, reason {}", reason);
 }
 
+/// `tcp_v4_send_reset` or `tcp_v6_send_reset` is called: a segment draws a reset. What the tracepoint
+/// does not show before 6.10, and no more, so that nothing counts twice: no socket, or none that is a full
+/// one. The function itself gives up on a reset that answers a reset, and, without a socket, on a segment
+/// that is not for this machine: that must not count.
+#[inline(always)]
+pub fn asked<C: EbpfContext>(ctx: &C, sk: u64, skb: u64) {
+    let kind = sock::kind(sk);
+    let segment_flags = segment::flags(skb);
+    if kind == SockKind::FULL || segment_flags & FLAG_RST != 0 {
+        return;
+    }
+    if kind == SockKind::NONE && !segment::is_for_us(skb) {
+        return;
+    }
+    sent(ctx, Lane::Second, sk, skb, -1);
+}
+
 /// A reset was received and accepted; the socket's state is still the one before.
 #[inline(always)]
 pub fn received(sk: u64) {
     let Some(entry) = scope::find(sock::net(sk), || sock::cgroup(sk)) else { return };
-    scope::count(entry.target, |counters| counters.resets_received += 1);
+    scope::count(Lane::First, entry.target, |counters| counters.resets_received += 1);
     if entry.mode != Mode::ARMED {
         return;
     }
-    emit::send::<ResetRecord>(Kind::RESET_RECEIVED, entry, |record, header| {
+    emit::send::<ResetRecord>(Lane::First, Kind::RESET_RECEIVED, entry, |record, header| {
         record.header = header;
         record.task = task::describe(task::current());
         record.socket = sock::describe(sk);

@@ -1,7 +1,7 @@
 //! Whether a socket or a task is in scope, and arming.
 
 use aya_ebpf::maps::HashMap;
-use tracer_common::{Counters, InitEntry, Mode, ScopeEntry};
+use tracer_common::{Counters, InitEntry, MAX_TARGETS, Mode, ScopeEntry};
 
 use crate::{
     maps::{COUNTERS, SCOPE, SCOPE_CGROUPS},
@@ -67,13 +67,23 @@ fn arm_in(map: &HashMap<u64, ScopeEntry>, key: u64) {
     }
 }
 
+/// Which copy of the counters a program writes to. What may interrupt a program of the first lane, and
+/// counts the same, is in the second.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Lane {
+    /// Programs that nothing of their kind interrupts.
+    First = 0,
+    /// Programs that may interrupt one of the first lane.
+    Second = 1,
+}
+
 /// Counts for a target on this CPU.
 #[inline(always)]
-pub fn count(target: u32, add: impl FnOnce(&mut Counters)) {
-    if let Some(counters) = COUNTERS.get_ptr_mut(target) {
+pub fn count(lane: Lane, target: u32, add: impl FnOnce(&mut Counters)) {
+    if let Some(counters) = COUNTERS.get_ptr_mut(target + lane as u32 * MAX_TARGETS) {
         // SAFETY: the entry is this CPU's own. A program that interrupts another on the same CPU
         // (softirq) runs to its end in between, and never is the same program (the BPF core
-        // skips it and counts the miss); different programs write different fields.
+        // skips it); different programs write different fields, or are in different lanes.
         add(unsafe { &mut *counters });
     }
 }

@@ -11,6 +11,12 @@ const TLS_ALERT: u8 = 21;
 const TLS_APPLICATION_DATA: u8 = 23;
 /// Length of a TLS 1.3 record that holds an encrypted alert: two bytes, the inner type, the tag.
 const TLS13_ALERT_LENGTH: u16 = 19;
+/// `SKB_DST_PTRMASK` of `include/linux/skbuff.h`: without `SKB_DST_NOREF`.
+const ROUTE_POINTER: u64 = !1;
+/// `include/uapi/linux/rtnetlink.h`.
+const RTN_LOCAL: u16 = 2;
+/// `include/uapi/linux/ipv6_route.h`.
+const RTF_LOCAL: u32 = 0x8000_0000;
 const SMALL: u32 = 64;
 /// HTTP/2 frames looked at in one segment.
 const MAX_FRAMES: u32 = 8;
@@ -35,6 +41,27 @@ pub fn tuple(skb: u64) -> Tuple {
         (read(ip + 8), read(ip + 24))
     };
     Tuple { local, peer, local_port: u16::from_be(read(tcp + 2)), peer_port: u16::from_be(read(tcp)) }
+}
+
+/// Flags of the segment.
+#[inline(always)]
+pub fn flags(skb: u64) -> u8 {
+    let head: u64 = field!(skb, skb_head);
+    read(head + u64::from(field!(skb, skb_transport_header: u16)) + 13)
+}
+
+/// Whether the route of a received segment ends here: `skb_rtable(skb)->rt_type == RTN_LOCAL`, or
+/// `ipv6_unicast_destination(skb)`.
+#[inline(always)]
+pub fn is_for_us(skb: u64) -> bool {
+    let route: u64 = field!(skb, skb_route: u64) & ROUTE_POINTER;
+    let head: u64 = field!(skb, skb_head);
+    let ip = head + u64::from(field!(skb, skb_network_header: u16));
+    if read::<u8>(ip) >> 4 == 4 {
+        field!(route, route_type: u16) == RTN_LOCAL
+    } else {
+        field!(route, route6_flags: u32) & RTF_LOCAL != 0
+    }
 }
 
 /// Flags, payload length and class of the segment; all 0 for none.

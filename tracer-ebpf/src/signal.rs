@@ -4,7 +4,13 @@ use aya_ebpf::programs::RawTracePointContext;
 use aya_log_ebpf::debug;
 use tracer_common::{GoneRecord, Kind, Mode, ScopeEntry, SignalRecord, task_flags::PF_EXITING};
 
-use crate::{emit, maps::INITS, offsets::field, scope, task};
+use crate::{
+    emit,
+    maps::INITS,
+    offsets::field,
+    scope::{self, Lane},
+    task,
+};
 
 const SIGURG: i32 = 23;
 const SIGCHLD: i32 = 17;
@@ -26,7 +32,7 @@ pub fn generated(ctx: &RawTracePointContext, signal: i32, info: u64, target: u64
         scope::arm(&init);
     }
     let entry = ScopeEntry { target: init.target, mode: Mode::ARMED };
-    emit::send::<SignalRecord>(Kind::SIGNAL, entry, |record, header| {
+    emit::send::<SignalRecord>(Lane::First, Kind::SIGNAL, entry, |record, header| {
         record.header = header;
         record.sender = task::describe(task::current());
         record.cgroup = task::cgroup(target);
@@ -55,7 +61,7 @@ fn parent_told() {
         return;
     }
     let entry = ScopeEntry { target: init.target, mode: Mode::ARMED };
-    emit::send::<GoneRecord>(Kind::GONE, entry, |record, header| {
+    emit::send::<GoneRecord>(Lane::First, Kind::GONE, entry, |record, header| {
         record.header = header;
         record.pid = pid;
         record.container = init.container;

@@ -37,8 +37,9 @@ pub fn net(sk: u64) -> u64 {
 #[inline(always)]
 pub fn cgroup(sk: u64) -> u64 {
     let cgroup: u64 = field!(sk, sk_cgrp_data);
-    // Before 5.15 the pointer shares its place with net_prio and net_cls data, marked by bit 0.
-    if cgroup & 1 == 1 { 0 } else { task::cgroup_id(cgroup) }
+    // Before 5.15 the pointer shares its place with data of net_prio and net_cls, marked by bit 0, and
+    // bit 1 says that there is none (`sock_cgroup_ptr`).
+    if cgroup & 3 != 0 { 0 } else { task::cgroup_id(cgroup) }
 }
 
 /// Both ends of a full socket. The local port is `inet_sport`: `skc_num` is 0 at CLOSE.

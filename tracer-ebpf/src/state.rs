@@ -4,7 +4,12 @@ use aya_ebpf::programs::RawTracePointContext;
 use aya_log_ebpf::debug;
 use tracer_common::{Counters, Kind, Mode, StateRecord};
 
-use crate::{emit, exchange, offsets::field, scope, sock, task};
+use crate::{
+    emit, exchange,
+    offsets::field,
+    scope::{self, Lane},
+    sock, task,
+};
 
 const IPPROTO_TCP: u16 = 6;
 
@@ -17,18 +22,18 @@ const LISTEN: i32 = 10;
 
 /// A socket went from one state to another.
 #[inline(always)]
-pub fn changed(ctx: &RawTracePointContext, sk: u64, old: i32, new: i32) {
+pub fn changed(ctx: &RawTracePointContext, lane: Lane, sk: u64, old: i32, new: i32) {
     let Some(entry) = scope::find(sock::net(sk), || sock::cgroup(sk)) else { return };
     // MPTCP sockets fire it too (protocol 262); their subflows are counted as what they are.
     if field!(sk, sk_protocol: u16) != IPPROTO_TCP {
         return;
     }
     let unsent = old == SYN_SENT && new == CLOSE && field!(sk, segs_out: u32) == 0;
-    scope::count(entry.target, |counters| count(counters, old, new, unsent));
+    scope::count(lane, entry.target, |counters| count(counters, old, new, unsent));
     if entry.mode != Mode::ARMED {
         return;
     }
-    emit::send::<StateRecord>(Kind::STATE, entry, |record, header| {
+    emit::send::<StateRecord>(lane, Kind::STATE, entry, |record, header| {
         record.header = header;
         record.task = task::describe(task::current());
         record.socket = sock::describe(sk);

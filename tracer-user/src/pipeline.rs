@@ -160,7 +160,7 @@ impl Pipeline {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             kernel: facts::release()?,
             hooks: self.probes.attached().iter().map(|hook| hook.name.to_owned()).collect(),
-            cannot_show: facts.cannot_show(),
+            cannot_show: facts.cannot_show(self.probes.refused()),
         })
     }
 

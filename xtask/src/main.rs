@@ -9,6 +9,7 @@ mod setup;
 mod shell;
 mod steps;
 mod test;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -34,6 +35,8 @@ enum Verb {
     Test(test::Args),
     /// Renew the golden files that tests compare with; look at the difference before you commit it
     Bless,
+    /// Run the tests on Debian's kernels, from 5.10 to the newest, in QEMU
+    Vm(vm::Args),
     /// Check format, clippy and, where cargo-deny is installed, licences and sources
     Lint,
 }
@@ -45,6 +48,7 @@ fn main() -> ExitCode {
         Verb::Demo => demo::run(),
         Verb::Test(args) => test::run(&args),
         Verb::Bless => bless::run(),
+        Verb::Vm(args) => vm::run(&args),
         Verb::Lint => lint::run(),
     };
     match outcome {

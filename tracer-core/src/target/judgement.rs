@@ -88,6 +88,7 @@ impl Target {
             findings: self.findings(end),
             peers: list_peers(&self.ledger),
             books,
+            cannot_show: Vec::new(),
             evidence: Evidence { first_seq: self.first_seq.unwrap_or(last_seq), last_seq },
         }
     }

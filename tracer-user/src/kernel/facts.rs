@@ -5,35 +5,10 @@ use std::{collections::HashMap, fs};
 use anyhow::{Context, Result, bail};
 use tracer_common::{ABSENT, Offsets, Settings};
 
-use super::btf::Btf;
-
-/// A hook that lastpacket attaches to.
-#[derive(Clone, Copy, Debug)]
-pub struct Hook {
-    /// Name of the tracepoint, and of the program.
-    pub name: &'static str,
-    /// What cannot be seen without it.
-    pub shows: &'static str,
-    /// Tracing is impossible without it.
-    pub required: bool,
-}
-
-/// All hooks.
-pub const HOOKS: [Hook; 9] = [
-    hook("inet_sock_set_state", "opens and closes of connections", true),
-    hook("tcp_send_reset", "resets sent", true),
-    hook("tcp_receive_reset", "resets received", true),
-    hook("signal_generate", "stop and kill signals", true),
-    hook("sched_process_exit", "exits of processes", true),
-    hook("sched_process_exec", "hooks and other processes that enter a container", false),
-    hook("mark_victim", "out-of-memory kills as such", false),
-    hook("sock_recv_length", "the size of requests without an answer (from Linux 6.3 on)", false),
-    hook("sock_send_length", "the size of requests without an answer (from Linux 6.3 on)", false),
-];
-
-const fn hook(name: &'static str, shows: &'static str, required: bool) -> Hook {
-    Hook { name, shows, required }
-}
+use super::{
+    btf::Btf,
+    hooks::{self, Hook},
+};
 
 /// What was found out about the running kernel.
 pub struct Facts {
@@ -70,21 +45,22 @@ impl Facts {
                 None => {}
             }
         }
-        let (hooks, missing_hooks) = HOOKS.iter().partition(|hook| btf.tracepoint(hook.name).is_some());
         let settings = settings(btf, &offsets);
+        let (hooks, missing_hooks) = hooks::find(btf, settings.reset_has_reason == 1);
         Self { offsets, settings, reset_reasons: reset_reasons(btf), hooks, missing_hooks, missing_fields }
     }
 
-    /// What this kernel cannot show, in words.
+    /// What this kernel cannot show, in words. `refused` are hooks that it has, but that could not be
+    /// attached.
     #[must_use]
-    pub fn cannot_show(&self) -> Vec<String> {
-        let hooks = self.missing_hooks.iter().map(|hook| format!("{} (no hook {})", hook.shows, hook.name));
-        let reasons = (self.settings.reset_has_reason == 0).then(|| {
-            "resets without a socket or in TIME_WAIT, and reasons of resets (from Linux 6.10 on)".to_owned()
-        });
+    pub fn cannot_show(&self, refused: &[Hook]) -> Vec<String> {
+        let missing = self.missing_hooks.iter().map(|hook| format!("{} (no hook {})", hook.shows, hook.name));
+        let refused = refused.iter().map(|hook| format!("{} (hook {} refused)", hook.shows, hook.name));
+        let reasons = (self.settings.reset_has_reason == 0)
+            .then(|| "the kernel's reasons of resets (from Linux 6.10 on)".to_owned());
         let payload = (self.settings.page_offset == 0)
             .then(|| "what payload in pages looks like: it is judged by its length".to_owned());
-        hooks.chain(reasons).chain(payload).collect()
+        missing.chain(refused).chain(reasons).chain(payload).collect()
     }
 
     /// Fails if tracing is impossible, naming what is missing.
@@ -181,6 +157,17 @@ fn symbol(symbols: &str, name: &str) -> Option<u64> {
 pub fn release() -> Result<String> {
     let uname = nix::sys::utsname::uname().context("uname failed")?;
     Ok(uname.release().to_string_lossy().into_owned())
+}
+
+/// The running kernel's version: its first two numbers.
+///
+/// # Errors
+/// If uname fails.
+pub fn version() -> Result<(u32, u32)> {
+    let release = release()?;
+    let mut numbers =
+        release.split(|c: char| !c.is_ascii_digit()).map_while(|number| number.parse::<u32>().ok());
+    Ok((numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)))
 }
 
 #[cfg(test)]

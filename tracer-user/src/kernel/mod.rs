@@ -3,7 +3,9 @@
 
 pub mod btf;
 pub mod facts;
+pub mod hooks;
 pub mod log;
+mod memlock;
 pub mod preflight;
 pub mod probes;
 pub mod ring;

@@ -7,7 +7,8 @@ use tracer_common::ABSENT;
 
 use super::{
     btf,
-    facts::{self, Facts, HOOKS},
+    facts::{self, Facts},
+    hooks::{Hook, Place},
     probes::{LoadOptions, Probes},
 };
 use crate::host::{cgroup, netns};
@@ -83,19 +84,18 @@ pub fn check() -> Vec<Condition> {
 /// What the kernel's own type information says, and whether the programs load and attach.
 fn kernel(facts: &Facts) -> Vec<Condition> {
     let mut conditions = vec![fields(facts)];
-    conditions.extend(HOOKS.iter().map(|hook| {
-        if facts.hooks.iter().any(|found| found.name == hook.name) {
-            return Condition::ok(&format!("hook {}", hook.name), hook.shows);
-        }
+    let ok = facts.hooks.iter().map(|hook| Condition::ok(&format!("hook {}", hook.name), hook.shows));
+    let missing = facts.missing_hooks.iter().map(|hook| {
         let status = if hook.required { Status::Missing } else { Status::Limited };
         let found = format!("this kernel has none: {} cannot be seen", hook.shows);
-        Condition::not(status, &format!("hook {}", hook.name), found, "use a newer kernel")
-    }));
+        Condition::not(status, &format!("hook {}", hook.name), found, remedy(hook))
+    });
+    conditions.extend(ok.chain(missing));
     conditions.push(programs(facts));
     conditions.push(if facts.settings.reset_has_reason == 1 {
         Condition::ok("reset reasons", format!("{} reasons", facts.reset_reasons.len()))
     } else {
-        let found = "resets without a socket or in TIME_WAIT are invisible, and resets have no reason";
+        let found = "the kernel gives none: what a reset meant is told from the segment that drew it";
         Condition::not(Status::Limited, "reset reasons", found, "use Linux 6.10 or newer")
     });
     conditions.push(if facts.offsets.net_cookie != ABSENT && netns::has_cookies() {
@@ -118,13 +118,17 @@ fn kernel(facts: &Facts) -> Vec<Condition> {
     conditions
 }
 
+fn remedy(hook: &Hook) -> &'static str {
+    match hook.place {
+        Place::Tracepoint => "use a newer kernel",
+        Place::Function => "use a kernel with CONFIG_KPROBES, or Linux 6.10 or newer, which needs none",
+    }
+}
+
 fn kernel_version() -> Condition {
-    let Ok(release) = facts::release() else {
+    let (Ok(release), Ok(version)) = (facts::release(), facts::version()) else {
         return Condition::not(Status::Limited, "kernel", "its version cannot be read", "mount /proc");
     };
-    let mut numbers =
-        release.split(|c: char| !c.is_ascii_digit()).map_while(|number| number.parse::<u32>().ok());
-    let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
     if version >= OLDEST {
         Condition::ok("kernel", release)
     } else {
@@ -185,8 +189,13 @@ fn programs(facts: &Facts) -> Condition {
     // The ring buffer is polled by the runtime.
     let _inside = runtime.enter();
     match Probes::load(facts, LoadOptions::default()) {
-        Ok((probes, _)) => {
+        Ok((probes, _)) if probes.refused().is_empty() => {
             Condition::ok("kernel programs", format!("{} loaded and attached", probes.attached().len()))
+        }
+        Ok((probes, _)) => {
+            let refused: Vec<_> = probes.refused().iter().map(|hook| hook.name).collect();
+            let found = format!("{} attached, refused: {}", probes.attached().len(), refused.join(", "));
+            Condition::not(Status::Limited, "kernel programs", found, "the log of a run tells why")
         }
         Err(error) => Condition::not(
             Status::Missing,

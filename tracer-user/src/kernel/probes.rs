@@ -10,12 +10,14 @@ use anyhow::{Context, Result, bail};
 use aya::{
     Ebpf, EbpfLoader,
     maps::{HashMap, MapData, PerCpuArray},
-    programs::RawTracePoint,
+    programs::{KProbe, Program, RawTracePoint},
 };
-use tracer_common::{Counters, InitEntry, Pod, ScopeEntry};
+use tracer_common::{Counters, InitEntry, LANES, MAX_TARGETS, Pod, ScopeEntry, TWINS, TwinState};
 
 use super::{
-    facts::{Facts, Hook},
+    facts::Facts,
+    hooks::{Hook, Place},
+    memlock,
     ring::Records,
 };
 
@@ -55,6 +57,7 @@ type Bytes<const N: usize> = [u8; N];
 const SCOPE_ENTRY: usize = size_of::<ScopeEntry>();
 const INIT_ENTRY: usize = size_of::<InitEntry>();
 const COUNTERS: usize = size_of::<Counters>();
+const TWIN_STATE: usize = size_of::<TwinState>();
 
 /// The loaded and attached programs. Everything is detached when this value is dropped, and by the
 /// kernel when the process dies: nothing is pinned.
@@ -64,7 +67,9 @@ pub struct Probes {
     scope_cgroups: HashMap<MapData, u64, Bytes<SCOPE_ENTRY>>,
     inits: HashMap<MapData, u32, Bytes<INIT_ENTRY>>,
     counters: PerCpuArray<MapData, Bytes<COUNTERS>>,
+    twins: PerCpuArray<MapData, Bytes<TWIN_STATE>>,
     attached: Vec<Hook>,
+    refused: Vec<Hook>,
     by_cookie: bool,
 }
 
@@ -80,6 +85,7 @@ impl Probes {
             );
         }
         facts.require_all()?;
+        memlock::lift()?;
         let log_level = if options.kernel_log { aya_log::Level::Debug as u8 } else { 0 };
         let mut ebpf = EbpfLoader::new()
             .override_global("OFFSETS", facts.offsets.as_bytes(), true)
@@ -98,7 +104,9 @@ impl Probes {
             counters: PerCpuArray::try_from(
                 ebpf.take_map("COUNTERS").context("the object has no map COUNTERS")?,
             )?,
+            twins: PerCpuArray::try_from(ebpf.take_map("TWINS").context("the object has no map TWINS")?)?,
             attached: Vec::new(),
+            refused: Vec::new(),
             by_cookie: facts.settings.scope_by_cookie == 1,
             ebpf,
         };
@@ -109,21 +117,44 @@ impl Probes {
     }
 
     fn attach(&mut self, hook: Hook) -> Result<()> {
-        let program = self
-            .ebpf
-            .program_mut(hook.name)
-            .with_context(|| format!("the object has no program {}", hook.name))?;
-        let program: &mut RawTracePoint = program.try_into()?;
-        let result = program
-            .load()
-            .and_then(|()| program.attach(hook.name))
+        let programs = std::iter::once(hook.name).chain(hook.twin);
+        let result = programs
+            .map(|program| self.attach_program(program, &hook))
+            .collect::<Result<()>>()
             .with_context(|| format!("cannot attach {}; run `lastpacket check`", hook.name));
         match result {
-            Ok(_) => self.attached.push(hook),
+            Ok(()) => self.attached.push(hook),
             Err(error) if hook.required => return Err(error),
-            Err(error) => log::warn!("{error:#}: without it {} cannot be seen", hook.shows),
+            Err(error) => {
+                log::warn!("{error:#}: without it {} cannot be seen", hook.shows);
+                self.refused.push(hook);
+            }
         }
         Ok(())
+    }
+
+    fn attach_program(&mut self, name: &str, hook: &Hook) -> Result<()> {
+        let program =
+            self.ebpf.program_mut(name).with_context(|| format!("the object has no program {name}"))?;
+        match hook.place {
+            Place::Tracepoint => {
+                let program: &mut RawTracePoint = program.try_into()?;
+                program.load()?;
+                program.attach(hook.name)?;
+            }
+            Place::Function => {
+                let program: &mut KProbe = program.try_into()?;
+                program.load()?;
+                program.attach(hook.name, 0)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Hooks that the kernel has, but that could not be attached.
+    #[must_use]
+    pub fn refused(&self) -> &[Hook] {
+        &self.refused
     }
 
     /// Hooks that are attached.
@@ -180,16 +211,18 @@ impl Probes {
         let _ = self.inits.remove(&pid);
     }
 
-    /// What the programs counted for a target, over all CPUs.
+    /// What the programs counted for a target, over all lanes and CPUs.
     ///
     /// # Errors
     /// If the table cannot be read.
     pub fn counters(&self, target: u32) -> Result<Counters> {
-        let per_cpu = self.counters.get(&target, 0).context("cannot read the kernel programs' counters")?;
-        Ok(per_cpu
-            .iter()
-            .filter_map(|bytes| Counters::read_from(bytes))
-            .fold(Counters::default(), Counters::plus))
+        let mut sum = Counters::default();
+        for lane in 0..LANES {
+            let slot = target + lane * MAX_TARGETS;
+            let per_cpu = self.counters.get(&slot, 0).context("cannot read the kernel programs' counters")?;
+            sum = per_cpu.iter().filter_map(|bytes| Counters::read_from(bytes)).fold(sum, Counters::plus);
+        }
+        Ok(sum)
     }
 
     /// Records of all targets that found no room in the ring buffer.
@@ -202,18 +235,38 @@ impl Probes {
     }
 
     /// How often the kernel skipped a program because it was running already on the same CPU, by
-    /// program (`recursion_misses`, from Linux 5.12 on): each is an event that was not seen.
+    /// program (`recursion_misses`, from Linux 5.12 on), and no twin took over: each is an event that
+    /// was not seen.
     #[must_use]
     pub fn missed(&self) -> StdHashMap<&'static str, u64> {
-        self.attached
-            .iter()
-            .filter_map(|hook| Some((hook.name, self.missed_by(hook.name).filter(|misses| *misses > 0)?)))
-            .collect()
+        // In the order of the twins' numbers in the programs.
+        let mut twins = 0..TWINS;
+        let missed = self.attached.iter().filter_map(|hook| {
+            let taken_over = hook.twin.and_then(|_| self.taken_over(twins.next()?)).unwrap_or(0);
+            let skipped = self.skipped(hook.name)?;
+            Some((hook.name, skipped.saturating_sub(taken_over))).filter(|(_, missed)| *missed > 0)
+        });
+        missed.collect()
     }
 
-    fn missed_by(&self, name: &str) -> Option<u64> {
-        let program: &RawTracePoint = self.ebpf.program(name)?.try_into().ok()?;
-        let fd = program.fd().ok()?.as_fd().as_raw_fd();
+    fn taken_over(&self, twin: u32) -> Option<u64> {
+        let per_cpu = self.twins.get(&twin, 0).ok()?;
+        Some(
+            per_cpu
+                .iter()
+                .filter_map(|bytes| TwinState::read_from(bytes))
+                .map(|state| state.taken_over)
+                .sum(),
+        )
+    }
+
+    fn skipped(&self, name: &str) -> Option<u64> {
+        let fd = match self.ebpf.program(name)? {
+            Program::RawTracePoint(program) => program.fd(),
+            Program::KProbe(program) => program.fd(),
+            _ => return None,
+        };
+        let fd = fd.ok()?.as_fd().as_raw_fd();
         let info = fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()?;
         info.lines().find_map(|line| line.strip_prefix("recursion_misses:"))?.trim().parse().ok()
     }

@@ -29,6 +29,9 @@ pub(super) fn tell(look: Look, history: &History, verdict: &Verdict) -> Vec<Stri
     lines.extend(traffic(look, history, verdict));
     lines.extend(harmless(look, history));
     lines.extend(books(look, &verdict.books));
+    if !verdict.cannot_show.is_empty() {
+        lines.extend(fact(look, "not shown", &format!("by this kernel: {}", verdict.cannot_show.join("; "))));
+    }
     lines
 }
 

@@ -1,0 +1,118 @@
+//! The hooks: what each shows, and which of them a kernel needs and has. `docs/probes.md` tells more.
+
+use std::{fs, path::Path};
+
+use super::btf::Btf;
+
+/// How a program is attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// To a raw tracepoint.
+    Tracepoint,
+    /// To the beginning of a function (kprobe).
+    Function,
+}
+
+/// A hook that lastpacket attaches to.
+#[derive(Clone, Copy, Debug)]
+pub struct Hook {
+    /// Name of the tracepoint or function, and of the program.
+    pub name: &'static str,
+    /// What it is.
+    pub place: Place,
+    /// Name of the second program, for events that interrupt the first.
+    pub twin: Option<&'static str>,
+    /// What cannot be seen without it.
+    pub shows: &'static str,
+    /// Tracing is impossible without it.
+    pub required: bool,
+}
+
+/// Hooks that every kernel is asked for.
+const TRACEPOINTS: [Hook; 9] = [
+    required("inet_sock_set_state", "opens and closes of connections").with_twin("inet_sock_set_state_twin"),
+    required("tcp_send_reset", "resets sent").with_twin("tcp_send_reset_twin"),
+    required("tcp_receive_reset", "resets received"),
+    required("signal_generate", "stop and kill signals"),
+    required("sched_process_exit", "exits of processes"),
+    optional("sched_process_exec", "hooks and other processes that enter a container"),
+    optional("mark_victim", "out-of-memory kills as such"),
+    optional("sock_recv_length", "the size of requests without an answer (from Linux 6.3 on)"),
+    optional("sock_send_length", "the size of requests without an answer (from Linux 6.3 on)"),
+];
+
+/// Functions that show what the tracepoint `tcp_send_reset` does not before 6.10.
+const BEFORE_REASONS: [Hook; 2] = [
+    optional("tcp_v4_send_reset", "IPv4 resets to segments without a socket or with one in TIME_WAIT")
+        .of_function(),
+    optional("tcp_v6_send_reset", "IPv6 resets to segments without a socket or with one in TIME_WAIT")
+        .of_function(),
+];
+
+const fn required(name: &'static str, shows: &'static str) -> Hook {
+    Hook { required: true, ..optional(name, shows) }
+}
+
+const fn optional(name: &'static str, shows: &'static str) -> Hook {
+    Hook { name, place: Place::Tracepoint, twin: None, shows, required: false }
+}
+
+impl Hook {
+    const fn with_twin(self, twin: &'static str) -> Self {
+        Self { twin: Some(twin), ..self }
+    }
+
+    const fn of_function(self) -> Self {
+        Self { place: Place::Function, ..self }
+    }
+}
+
+/// Hooks that are wanted on this kernel: those that it has, and those that it lacks.
+#[must_use]
+pub fn find(btf: &Btf, resets_have_reasons: bool) -> (Vec<Hook>, Vec<Hook>) {
+    let functions = if resets_have_reasons { Vec::new() } else { Functions::of_running_kernel().hooks() };
+    let tracepoints = TRACEPOINTS.iter().map(|hook| (*hook, btf.tracepoint(hook.name).is_some()));
+    let (found, missing): (Vec<_>, Vec<_>) = tracepoints.chain(functions).partition(|(_, exists)| *exists);
+    let hooks = |list: Vec<(Hook, bool)>| list.into_iter().map(|(hook, _)| hook).collect();
+    (hooks(found), hooks(missing))
+}
+
+/// Which functions a program can be attached to.
+struct Functions {
+    supported: bool,
+    symbols: String,
+}
+
+impl Functions {
+    fn of_running_kernel() -> Self {
+        Self {
+            // Only there with CONFIG_KPROBE_EVENTS.
+            supported: Path::new("/sys/bus/event_source/devices/kprobe/type").exists(),
+            symbols: fs::read_to_string("/proc/kallsyms").unwrap_or_default(),
+        }
+    }
+
+    /// The compiler may have made a function into parts with other names; then it cannot be trusted to
+    /// show all calls.
+    fn exists(&self, name: &str) -> bool {
+        self.supported && self.symbols.lines().any(|line| line.split_whitespace().nth(2) == Some(name))
+    }
+
+    fn hooks(&self) -> Vec<(Hook, bool)> {
+        BEFORE_REASONS.iter().map(|hook| (*hook, self.exists(hook.name))).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_function_in_parts_or_without_kprobes_cannot_be_attached_to() {
+        let symbols = "0 t tcp_v4_send_reset\n0 t tcp_v6_send_reset.isra.0\n".to_owned();
+        let whole = Functions { supported: true, symbols: symbols.clone() };
+        assert_eq!(whole.hooks().iter().map(|(_, exists)| *exists).collect::<Vec<_>>(), [true, false]);
+        let without = Functions { supported: false, symbols };
+        assert!(without.hooks().iter().all(|(_, exists)| !exists));
+    }
+}

@@ -1,0 +1,178 @@
+//! `cargo xtask vm`: the same tests on Debian's kernels, in QEMU.
+//!
+//! A machine is a kernel of Debian's, and an initramfs with lastpacket, the test binaries and the programs that they run.
+//! Hardware virtualisation is never needed. What is downloaded is kept in `.tools/vm`.
+
+mod archive;
+mod cpio;
+mod image;
+mod kernel;
+mod machine;
+mod table;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+use self::image::Payload;
+use self::kernel::{Choice, KERNELS};
+use self::machine::Outcome;
+use crate::{apt, build, setup, shell};
+
+/// Programs that the verb runs, with Debian's package of each.
+const TOOLS: [(&str, &str); 3] =
+    [("qemu-system-x86_64", "qemu-system-x86"), ("busybox", "busybox-static"), ("xz", "xz-utils")];
+
+/// Test binaries of `lastpacket-tests` that run on every kernel.
+const TESTS: [&str; 2] = ["kernels", "live"];
+
+/// Tests that no test machine can run, by name, each with the reason. None is left out silently: the
+/// test runner counts them as filtered out.
+const LEFT_OUT: [(&str, &str); 0] = [];
+
+/// How often a machine is started at most until it reaches its init.
+const ATTEMPTS: u32 = 3;
+
+/// Which kernels, and what to run there.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// A kernel of the matrix: 5.10, 6.1, 6.12 or newest; all of them without this
+    #[arg(long = "kernel", value_name = "VERSION")]
+    kernels: Vec<String>,
+    /// Run only tests whose name contains this
+    #[arg(long, value_name = "NAME")]
+    filter: Option<String>,
+    /// Stop a machine after so many seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 900)]
+    timeout: u64,
+    /// What to run there instead of the tests (a shell's command line)
+    #[arg(last = true, value_name = "COMMAND")]
+    command: Vec<String>,
+}
+
+/// Runs the tests, or the command, on each kernel; fails if one failed.
+pub(crate) fn run(args: &Args) -> Result<()> {
+    let choices = choices(&args.kernels)?;
+    install_tools()?;
+    let payload = payload(args)?;
+    let mut outcomes = Vec::new();
+    for choice in choices {
+        eprintln!("==> kernel {}", choice.name);
+        outcomes.push(one(choice, &payload, Duration::from_secs(args.timeout))?);
+    }
+    table::print(&outcomes);
+    let whole = args.kernels.is_empty() && args.filter.is_none() && args.command.is_empty();
+    if let Some(failed) = outcomes.iter().find(|outcome| !outcome.passed()) {
+        bail!("kernel {} failed; its console is in .tools/vm/{}/log", failed.name, failed.name);
+    }
+    if whole { table::record(&outcomes) } else { Ok(()) }
+}
+
+fn choices(names: &[String]) -> Result<Vec<&'static Choice>> {
+    static MATRIX: [Choice; 4] = KERNELS;
+    if names.is_empty() {
+        return Ok(MATRIX.iter().collect());
+    }
+    let find = |name: &String| {
+        let known = || MATRIX.iter().map(|choice| choice.name).collect::<Vec<_>>().join(", ");
+        MATRIX
+            .iter()
+            .find(|choice| choice.name == name)
+            .with_context(|| format!("no kernel {name}: there are {}", known()))
+    };
+    names.iter().map(find).collect()
+}
+
+fn one(choice: &Choice, payload: &Payload, timeout: Duration) -> Result<Outcome> {
+    let folder = tracer_build::tools(shell::workspace()?).join("vm");
+    let kernel = choice.prepare(&folder)?;
+    let initramfs = image::make(&kernel, payload)?;
+    // A machine that never reached its init says nothing of what is tested.
+    for _ in 1..ATTEMPTS {
+        let outcome = machine::run(&kernel, &initramfs, &folder.join(choice.name), timeout)?;
+        if outcome.release.is_some() {
+            return Ok(outcome);
+        }
+        eprintln!("    {} did not start; once more", choice.name);
+    }
+    machine::run(&kernel, &initramfs, &folder.join(choice.name), timeout)
+}
+
+fn install_tools() -> Result<()> {
+    let missing: Vec<&str> = TOOLS
+        .iter()
+        .filter(|(program, _)| shell::find(program).is_none())
+        .map(|(_, package)| *package)
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    if !apt::is_usable() {
+        bail!("install {} first", missing.join(" and "));
+    }
+    eprintln!("    installing {}", missing.join(", "));
+    apt::install(&missing)
+}
+
+fn payload(args: &Args) -> Result<Payload> {
+    // Without hardware virtualisation a debug build is too slow for tests of timing.
+    let lastpacket = match std::env::var_os("LASTPACKET_BIN") {
+        Some(binary) => binary.into(),
+        None => build::release()?,
+    };
+    let tests = if args.command.is_empty() { tests()? } else { Vec::new() };
+    let command = if args.command.is_empty() {
+        test_script(&tests, args.filter.as_deref())
+    } else {
+        args.command.join(" ")
+    };
+    Ok(Payload { lastpacket, tests, command })
+}
+
+/// Builds the test binaries and says where they are.
+fn tests() -> Result<Vec<(String, PathBuf)>> {
+    setup::ensure()?;
+    let mut cargo = shell::cargo()?;
+    cargo.args(["test", "--no-run", "--package", "lastpacket-tests", "--tests", "--message-format", "json"]);
+    let messages = shell::capture(&mut cargo)?;
+    let found = messages.lines().filter_map(|line| {
+        let message: serde_json::Value = serde_json::from_str(line).ok()?;
+        let name = message.pointer("/target/name")?.as_str().filter(|name| TESTS.contains(name))?;
+        Some((name.to_owned(), message.get("executable")?.as_str()?.into()))
+    });
+    Ok(found.collect())
+}
+
+/// Runs each test binary, one test at a time: two cores that are emulated leave no room for more. The
+/// last one that fails gives the exit code.
+fn test_script(tests: &[(String, PathBuf)], filter: Option<&str>) -> String {
+    let skip: Vec<String> = LEFT_OUT.iter().map(|(name, _)| format!("--skip {name}")).collect();
+    let arguments =
+        format!("--test-threads 1 --color never {} {}", skip.join(" "), filter.unwrap_or_default());
+    let mut script = "export LASTPACKET_REQUIRE_LIVE=1\ncode=0\n".to_owned();
+    for (name, _) in tests {
+        script += &format!("echo '--- {name}'\n/tests/{name} {arguments} || code=$?\n");
+    }
+    script + "exit $code\n"
+}
+
+#[cfg(test)]
+mod unit_tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_kernel_is_named_with_those_there_are() {
+        let error = choices(&["2.6".to_owned()]).err().unwrap().to_string();
+        assert!(error.contains("2.6") && error.contains("5.10"), "{error}");
+        assert_eq!(choices(&[]).unwrap().len(), KERNELS.len());
+    }
+
+    #[test]
+    fn every_test_binary_runs_even_if_one_fails() {
+        let tests = [("kernels".to_owned(), PathBuf::new()), ("live".to_owned(), PathBuf::new())];
+        let script = test_script(&tests, Some("reset"));
+        assert_eq!(script.matches("|| code=$?").count(), 2);
+        assert!(script.contains("/tests/live --test-threads 1") && script.ends_with("exit $code\n"));
+    }
+}
