@@ -77,7 +77,9 @@ fn switches() -> Result<()> {
 }
 
 fn refuses() -> Result<()> {
-    for wrong in ["tolerance=x", "maxUnavailable=0", "serviceMonitor.enabled=maybe", "image.pullPolicy=Sometimes"] {
+    for wrong in
+        ["tolerance=x", "maxUnavailable=0", "serviceMonitor.enabled=maybe", "image.pullPolicy=Sometimes"]
+    {
         let error = render(wrong).err().map(|error| error.to_string()).unwrap_or_default();
         ensure!(error.contains("don't meet the specifications of the schema"), "{wrong}: {error}");
     }
