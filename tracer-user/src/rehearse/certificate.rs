@@ -17,7 +17,8 @@ pub const CERTIFICATE_VARIABLE: &str = "LASTPACKET_TLS_CERT";
 /// Names the key's file to the server.
 pub const KEY_VARIABLE: &str = "LASTPACKET_TLS_KEY";
 
-/// Certificate and key in a folder that is removed when dropped.
+/// Certificate and key in a folder that is removed when dropped; called `tls.crt` and `tls.key` as in
+/// a Kubernetes secret.
 pub struct Certificate {
     folder: TempDir,
 }
@@ -53,11 +54,11 @@ impl Certificate {
     }
 
     fn certificate(&self) -> String {
-        self.folder.path().join("cert.pem").to_string_lossy().into_owned()
+        self.folder.path().join("tls.crt").to_string_lossy().into_owned()
     }
 
     fn key(&self) -> String {
-        self.folder.path().join("key.pem").to_string_lossy().into_owned()
+        self.folder.path().join("tls.key").to_string_lossy().into_owned()
     }
 }
 

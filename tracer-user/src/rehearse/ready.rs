@@ -13,7 +13,7 @@ use super::{
 };
 
 const DETECTION_INTERVAL: Duration = Duration::from_millis(10);
-const CHECK_INTERVAL: Duration = Duration::from_millis(50);
+const CHECK_INTERVAL: Duration = Duration::from_millis(100);
 /// As a kubelet's default `timeoutSeconds`.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -69,7 +69,7 @@ pub async fn wait_ready(sandbox: &Sandbox, readiness: &Readiness) -> Result<Sock
 
 /// What a container printed last, in words.
 pub(crate) fn last_output(container: &Container) -> String {
-    match container.output().last_lines(20) {
+    match container.output().last_lines(10) {
         lines if lines.is_empty() => "it printed nothing".to_owned(),
         lines => format!("it printed last:\n{lines}"),
     }

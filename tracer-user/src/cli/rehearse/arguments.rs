@@ -115,10 +115,6 @@ impl Arguments {
             "{{cert}} and {{key}} need --tls; add it, so that there is a certificate"
         );
         ensure!(!self.warm_up.is_zero(), "--warm-up 0s leaves no time for a request; give it a second");
-        ensure!(
-            self.demo.is_none() || self.workdir.is_none(),
-            "--workdir says where a command starts; --demo needs none, leave one out"
-        );
         let mut names = BTreeSet::from([self.server_name()]);
         for (name, _) in self.container.iter().chain(&self.sidecar) {
             let plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));

@@ -150,7 +150,7 @@ fn failure_of(run: &HookRun, timings: &Timings) -> Option<String> {
     let printed = if run.output.is_empty() {
         "it printed nothing".to_owned()
     } else {
-        format!("it printed: {}", run.output)
+        format!("it printed: {}", run.output.trim_end())
     };
     match run.exit {
         _ if timings.stop_signal_mono_ns.is_none() => {
