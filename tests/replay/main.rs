@@ -1,5 +1,6 @@
 //! The core against recordings of real pod terminations: its verdicts, and whether every client
 //! failure is explained.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "in a test a panic is the failure's message")]
 
 use std::{collections::BTreeMap, net::SocketAddr};
 

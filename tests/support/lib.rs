@@ -1,3 +1,4 @@
 //! What the test binaries share.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "in a test a panic is the failure's message")]
 
 pub mod recording;

@@ -250,7 +250,7 @@ fn reading(target: u32, counters: Counters, totals: &Value) -> Input {
         listen_overflows: get("ListenOverflows"),
         listen_drops: get("ListenDrops"),
     };
-    Input::Counters { target, reading: Reading { counters, totals: Some(totals), missed: 0 } }
+    Input::Counters { target, reading: Box::new(Reading { counters, totals: Some(totals), missed: 0 }) }
 }
 
 /// A line as a record of this pod, if it is one, counted as the kernel programs count.

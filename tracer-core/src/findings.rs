@@ -166,7 +166,10 @@ impl One<'_> {
             let waited = seconds(stopped, killed);
             self.finding(
                 "killed-at-grace-end",
-                format!("it had not exited {waited:.1} s after {signal} and was killed; {lost} connections ended by that"),
+                format!(
+                    "it had not exited {waited:.1} s after {signal} and was killed; {} ended by that",
+                    connections(lost)
+                ),
                 format!("exit within {waited:.1} s of {signal}, or raise terminationGracePeriodSeconds"),
                 self.case.exhibits.of_phase(self.container.index, Phase::KillSignal),
             )
@@ -226,7 +229,8 @@ impl One<'_> {
             self.finding(
                 "listener-closed-early",
                 format!(
-                    "it stopped listening while it was still running: {refused} connections were refused"
+                    "it stopped listening while it was still running and refused {}",
+                    connections(refused)
                 ),
                 "keep the listener open until new connections have stopped coming, and close it last"
                     .to_owned(),
@@ -242,7 +246,7 @@ impl One<'_> {
         (count > 0).then(|| {
             self.finding(
                 "backlog-reset",
-                format!("{count} connections were reset that waited in the listener's queue to be accepted"),
+                format!("it reset {} that waited in the listener's queue to be accepted", connections(count)),
                 "accept what is in the queue before closing the listener".to_owned(),
                 self.case.exhibits.of_losses(self.container.index, &[Ending::ResetBacklog]),
             )
@@ -254,7 +258,7 @@ impl One<'_> {
         (count > 0).then(|| {
             self.finding(
                 "keep-alive-race",
-                format!("{count} requests met a connection that was being closed, as an idle keep-alive connection is"),
+                format!("{} met a connection that was being closed, as an idle keep-alive connection is", requests(count)),
                 "while draining answer with `Connection: close` (HTTP/2: GOAWAY) and close when the client has; or let clients retry what was never answered"
                     .to_owned(),
                 self.case.exhibits.of_losses(self.container.index, &[Ending::LateData]),
@@ -270,11 +274,11 @@ impl One<'_> {
             let cause = match self.container.lifecycle.cause() {
                 Some(Cause::KillSignal) => "SIGKILL",
                 Some(Cause::Oom) => "the out-of-memory killer",
-                _ => "its exit",
+                _ => "the exit",
             };
             self.finding(
                 "requests-unanswered",
-                format!("{count} requests were in flight and got no whole answer, cut off by {cause}"),
+                format!("{cause} cut off {} that got no whole answer", requests(count)),
                 "wait for requests in flight before exiting, and let the grace period be longer than the longest of them"
                     .to_owned(),
                 self.case.exhibits.of_losses(self.container.index, &endings),
@@ -295,7 +299,7 @@ impl One<'_> {
         (lost > 0).then(|| {
             self.finding(
                 "sidecar-stopped-first",
-                format!("it stopped while {} still sent it requests: {lost} connections within the pod were lost", survivor.name),
+                format!("it stopped while {} still sent it requests: {} within the pod lost", survivor.name, connections(lost as u64)),
                 format!("let {} stop first, or make it a native sidecar in front of this one only if it drains first", survivor.name),
                 self.case.exhibits.of_losses(
                     self.container.index,
@@ -304,6 +308,14 @@ impl One<'_> {
             )
         })
     }
+}
+
+fn connections(count: u64) -> String {
+    format!("{count} connection{}", if count == 1 { "" } else { "s" })
+}
+
+fn requests(count: u64) -> String {
+    format!("{count} request{}", if count == 1 { "" } else { "s" })
 }
 
 fn seconds(from: Mono, to: Mono) -> f64 {

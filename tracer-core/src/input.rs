@@ -24,7 +24,7 @@ pub enum Input {
         /// Whose.
         target: TargetId,
         /// What was read.
-        reading: Reading,
+        reading: Box<Reading>,
     },
     /// Time goes on.
     Tick(Clock),
@@ -121,6 +121,13 @@ pub struct NewContainer {
 pub enum InventoryUpdate {
     /// A target comes into scope.
     Target(Box<NewTarget>),
+    /// The target's names were learned, or changed.
+    Named {
+        /// Whose.
+        target: TargetId,
+        /// How it is named in events from now on.
+        subject: Arc<Subject>,
+    },
     /// A container of it.
     Container(NewContainer),
     /// What existed in the target's network namespace when tracing began. Ports are told before the

@@ -78,9 +78,9 @@ impl Losses {
 
     /// Takes an ending back: what came later on the same connection says more.
     pub fn take_back(&mut self, end: &End) {
-        decrease(&mut self.endings, end.judgement.ending);
+        decrease(&mut self.endings, &end.judgement.ending);
         let Some(key) = end.key() else { return };
-        decrease(&mut self.counts, key);
+        decrease(&mut self.counts, &key);
         let its = |loss: &Loss| loss.tuple == end.tuple && loss.key == key;
         if let Some(at) = self.evidence.iter().rposition(its) {
             self.evidence.remove(at);
@@ -127,11 +127,11 @@ impl Losses {
     }
 }
 
-fn decrease<K: Ord>(counts: &mut BTreeMap<K, u64>, key: K) {
-    if let Some(count) = counts.get_mut(&key) {
+fn decrease<K: Ord>(counts: &mut BTreeMap<K, u64>, key: &K) {
+    if let Some(count) = counts.get_mut(key) {
         *count -= 1;
         if *count == 0 {
-            counts.remove(&key);
+            counts.remove(key);
         }
     }
 }

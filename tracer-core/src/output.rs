@@ -118,6 +118,8 @@ pub enum Body {
     AgentStarted(AgentStarted),
     /// Tracing of a target began.
     TargetStarted(TargetStarted),
+    /// Tracing of a target ended without a verdict.
+    TargetEnded(TargetEnded),
     /// A container entered a phase.
     Phase(PhaseEvent),
     /// A signal reached a container's init.
@@ -158,6 +160,13 @@ pub struct AgentStarted {
 pub struct TargetStarted {
     /// Its termination had begun before.
     pub late: bool,
+}
+
+/// Tracing of a target ended without a verdict.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct TargetEnded {
+    /// Why there is none.
+    pub reason: String,
 }
 
 /// The container of an event.

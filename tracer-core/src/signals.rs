@@ -46,7 +46,7 @@ pub fn name(signal: u32) -> Cow<'static, str> {
     match signal {
         1..=31 => Cow::Borrowed(NAMES[signal as usize - 1]),
         RTMIN => Cow::Borrowed("SIGRTMIN"),
-        RTMIN..=RTMAX => Cow::Owned(format!("SIGRTMIN+{}", signal - RTMIN)),
+        35..=RTMAX => Cow::Owned(format!("SIGRTMIN+{}", signal - RTMIN)),
         _ => Cow::Owned(format!("signal {signal}")),
     }
 }

@@ -9,7 +9,7 @@ use crate::{
     event::{Event, EventKind, Mono, TargetId},
     input::{Clock, Input, InventoryUpdate},
     jiffies::Jiffies,
-    output::{Agent, Body, Line, LostEvent, SCHEMA, TargetStarted, Timestamp},
+    output::{Agent, Body, Line, LostEvent, SCHEMA, TargetEnded, TargetStarted, Timestamp},
     target::{Rules, Target},
 };
 
@@ -86,7 +86,7 @@ impl Tracer {
             Input::Inventory(update) => self.inventory(update, out),
             Input::Counters { target, reading } => {
                 if let Some(target) = self.targets.get_mut(&target) {
-                    target.read_counters(reading);
+                    target.read_counters(*reading);
                 }
             }
             Input::Tick(clock) => self.tick(clock, out),
@@ -155,6 +155,11 @@ impl Tracer {
                     emit(time, Body::TargetStarted(TargetStarted { late }));
                 });
             }
+            InventoryUpdate::Named { target, subject } => {
+                if let Some(target) = self.targets.get_mut(&target) {
+                    target.subject = subject;
+                }
+            }
             InventoryUpdate::Container(new) => {
                 self.with(new.target, out, |target, _, emit| target.add_container(new, emit));
             }
@@ -169,7 +174,7 @@ impl Tracer {
             InventoryUpdate::ContainerGone { target, container, time } => {
                 let source = crate::lifecycle::Source::Host;
                 self.with(target, out, |target, _, emit| {
-                    target.container_gone(container, time, source, emit)
+                    target.container_gone(container, time, source, emit);
                 });
             }
             InventoryUpdate::Finished { target, time, interface_gone, terminated } => {
@@ -188,10 +193,12 @@ impl Tracer {
     ) {
         self.with(id, out, |target, rules, emit| target.finish(time, interface_gone, rules, emit));
         let Some(target) = self.targets.remove(&id) else { return };
-        if terminated {
-            let verdict = target.verdict(&self.rules, self.scribe.seq);
-            out.push(self.scribe.line(time, Some(target.subject.clone()), Body::Verdict(Box::new(verdict))));
-        }
+        let body = if terminated {
+            Body::Verdict(Box::new(target.verdict(&self.rules, self.scribe.seq)))
+        } else {
+            Body::TargetEnded(TargetEnded { reason: "nothing was terminated while it was traced".to_owned() })
+        };
+        out.push(self.scribe.line(time, Some(target.subject.clone()), body));
     }
 
     fn tick(&mut self, clock: Clock, out: &mut Vec<Line>) {

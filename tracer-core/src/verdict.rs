@@ -38,12 +38,15 @@ pub struct Verdict {
     /// When traffic stopped.
     pub traffic: TrafficSummary,
     /// UDP sockets that were open when tracing began: what they carry is not judged.
+    #[serde(default)]
     pub udp_not_judged: u64,
     /// The containers and their ways out.
     pub containers: Vec<ContainerSummary>,
     /// Causes and remedies.
+    #[serde(default)]
     pub findings: Vec<Finding>,
     /// Who the clients were; behind source NAT a peer is a node.
+    #[serde(default)]
     pub peers: PeerList,
     /// The equations.
     pub books: Vec<Book>,

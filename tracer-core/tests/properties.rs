@@ -1,4 +1,5 @@
 //! What must hold whatever the kernel sends, in whatever order: random interleavings of records.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "in a test a panic is the failure's message")]
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -10,7 +11,6 @@ use tracer_common::{
 };
 use tracer_core::{
     Tracer,
-    books::Reading,
     input::{Clock, Input, InventoryUpdate, NewContainer, NewTarget},
     output::{Body, Line, Subject},
     target::Rules,
@@ -196,7 +196,7 @@ fn tracer() -> (Tracer, Vec<Line>) {
     for update in [InventoryUpdate::Target(Box::new(target)), InventoryUpdate::Container(container)] {
         tracer.step(Input::Inventory(update), &mut lines);
     }
-    tracer.step(Input::Counters { target: TARGET, reading: Reading::default() }, &mut lines);
+    tracer.step(Input::Counters { target: TARGET, reading: Box::default() }, &mut lines);
     (tracer, lines)
 }
 

@@ -1,6 +1,7 @@
 //! User space of lastpacket: the edges (kernel, host, rehearsals, sinks), which do not know each
 //! other, and the pipeline that joins them with the core.
 
+pub mod agent;
 pub mod cli;
 pub mod clock;
 pub mod host;

@@ -459,7 +459,7 @@ impl Pipeline {
                 break;
             }
         }
-        self.input(Input::Counters { target, reading });
+        self.input(Input::Counters { target, reading: Box::new(reading) });
         Ok(())
     }
 

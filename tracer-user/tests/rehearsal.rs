@@ -5,11 +5,14 @@ use std::{fs, path::Path, time::Duration};
 use anyhow::{Result, ensure};
 use nix::unistd::geteuid;
 use tokio::time::{Instant, sleep};
-use tracer_user::rehearse::{
-    load::{Counts, Kind, Load, LoadPlan, Summary},
-    ready::{Readiness, wait_ready},
-    sandbox::{Namespaces, Sandbox},
-    terminate::{StopSignal, TerminationPlan, Timings, terminate},
+use tracer_user::{
+    host::netns::Inside,
+    rehearse::{
+        load::{Counts, Kind, Load, LoadPlan, Summary},
+        ready::{Readiness, wait_ready},
+        sandbox::{Namespaces, Sandbox},
+        terminate::{StopSignal, TerminationPlan, Timings, terminate},
+    },
 };
 
 const LAG: Duration = Duration::from_millis(600);
@@ -82,7 +85,10 @@ async fn abrupt_server_cuts_what_is_in_flight() -> Result<()> {
 
 async fn hook_runs_inside_and_deaf_server_is_killed() -> Result<()> {
     let sandbox = start("deaf", &["sleep", "60"]).await?;
-    let (mine, netns) = (fs::read_link("/proc/self/ns/net")?, sandbox.namespaces().net_identity().await?);
+    let (mine, netns) = (
+        fs::read_link("/proc/self/ns/net")?,
+        sandbox.namespaces().run_inside(Inside::of_this_thread).await??.identity,
+    );
     ensure!(!mine.to_string_lossy().contains(&netns.inode.to_string()), "the netns is the host's");
     let script = "readlink /proc/self/ns/net; tr '\\0' ' ' < /proc/1/cmdline; cat /proc/self/cgroup; pwd";
     let hook: Vec<String> = ["sh", "-c", script].map(str::to_owned).into();

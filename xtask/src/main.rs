@@ -1,6 +1,7 @@
 //! The developer's verbs: `cargo xtask help`. A verb is a module with its `Args` and a `run`.
 
 mod apt;
+mod bless;
 mod build;
 mod demo;
 mod lint;
@@ -31,6 +32,8 @@ enum Verb {
     Demo,
     /// Run everything that CI runs: lint, all tests with a real kernel, the demo (needs root)
     Test(test::Args),
+    /// Renew the golden files that tests compare with; look at the difference before you commit it
+    Bless,
     /// Check format, clippy and, where cargo-deny is installed, licences and sources
     Lint,
 }
@@ -41,6 +44,7 @@ fn main() -> ExitCode {
         Verb::Build(args) => build::run(&args),
         Verb::Demo => demo::run(),
         Verb::Test(args) => test::run(&args),
+        Verb::Bless => bless::run(),
         Verb::Lint => lint::run(),
     };
     match outcome {

@@ -73,7 +73,7 @@ impl Target {
             let mut teller =
                 Teller { containers: &self.containers, exhibits: &mut self.exhibits, now: time, emit };
             self.ledger.found(*tuple, *state, moment, newcomer, &mut |connection, told| {
-                teller.tell(connection, told)
+                teller.tell(connection, told);
             });
         }
     }
@@ -174,7 +174,10 @@ impl Target {
     }
 
     fn judge_refused(&mut self, until: Mono, rules: &Rules, emit: &mut Emit<'_>) {
-        while let Some((time, reset, moment)) = self.refused.pop_front_if(|(time, ..)| *time <= until) {
+        while let Some((time, reset, moment)) = self.refused.front().copied()
+            && time <= until
+        {
+            self.refused.pop_front();
             self.judge_reset(time, &reset, moment, rules, emit);
         }
     }

@@ -82,7 +82,7 @@ impl From<Outcome> for ExitCode {
 /// With one sentence that says what is wrong and what to do; the exit code is 2.
 pub fn run(arguments: Arguments) -> Result<Outcome> {
     match arguments.command {
-        Command::Rehearse(arguments) => rehearse::run(*arguments),
+        Command::Rehearse(arguments) => rehearse::run(&arguments),
         Command::Trace(arguments) => trace::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
         Command::Schema => print_schema(),

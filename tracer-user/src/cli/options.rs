@@ -19,7 +19,11 @@ use super::Tally;
 use crate::{
     kernel::probes::LoadOptions,
     pipeline::{Pipeline, Settings},
-    sink::{Output, Render, jsonl::JsonLines, timeline::Timeline},
+    sink::{
+        Output, Render,
+        jsonl::JsonLines,
+        timeline::{Look, Timeline},
+    },
 };
 
 /// How events are written.
@@ -69,7 +73,7 @@ impl TraceOptions {
     pub(super) fn start(&self) -> Result<(Pipeline, Rc<RefCell<Tally>>)> {
         require_root()?;
         let render: Box<dyn Render> = match Format::or_fitting(self.format) {
-            Format::Text => Box::new(Timeline::default()),
+            Format::Text => Box::new(Timeline::new(Look::of_stdout())),
             Format::Json => Box::new(JsonLines),
         };
         let output = Output::start(render, Box::new(io::stdout())).context("cannot start a thread")?;

@@ -83,11 +83,11 @@ const AFTER_EXIT: Duration = Duration::from_millis(300);
 /// How long requests in flight may take after the server has exited.
 const LAST_REQUESTS: Duration = Duration::from_secs(2);
 
-pub(super) fn run(arguments: Arguments) -> Result<Outcome> {
+pub(super) fn run(arguments: &Arguments) -> Result<Outcome> {
     super::options::require_root()?;
     runtime()?.block_on(async {
         tokio::select! {
-            outcome = rehearse(&arguments) => outcome,
+            outcome = rehearse(arguments) => outcome,
             signal = interrupted() => { signal?; bail!("interrupted; the server was killed, and nothing is left behind") }
         }
     })

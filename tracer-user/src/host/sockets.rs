@@ -102,7 +102,7 @@ impl SocketDiag {
                 let length = (message.header.length as usize).next_multiple_of(4);
                 match message.payload {
                     NetlinkPayload::InnerMessage(SockDiagMessage::InetResponse(socket)) => {
-                        sockets.push(socket.header)
+                        sockets.push(socket.header);
                     }
                     NetlinkPayload::Done(_) => return Ok(sockets),
                     NetlinkPayload::Error(error) => bail!("the kernel refuses a dump of sockets: {error}"),

@@ -144,7 +144,7 @@ impl Btf {
             let ty = self.get(id)?;
             match ty.kind {
                 kind::TYPEDEF | kind::VOLATILE | kind::CONST | kind::RESTRICT | kind::TYPE_TAG => {
-                    id = ty.size_or_type
+                    id = ty.size_or_type;
                 }
                 _ => return Some(ty),
             }

@@ -1,0 +1,3 @@
+//! The DaemonSet's job: follow all pods of a node.
+
+pub mod inventory;

@@ -1,0 +1,13 @@
+//! `cargo xtask bless`: golden files are written anew from what is made now.
+
+use anyhow::Result;
+
+use crate::shell;
+
+/// Runs the tests that compare with golden files (they have `golden` in their names) so that they write
+/// them. Look at the difference before you commit it.
+pub(crate) fn run() -> Result<()> {
+    let mut cargo = shell::cargo()?;
+    cargo.args(["test", "--workspace", "--lib", "golden"]).env("UPDATE", "1");
+    shell::run(&mut cargo)
+}
