@@ -1,4 +1,5 @@
 //! What the test binaries share.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "in a test a panic is the failure's message")]
 
+pub mod api_server;
 pub mod recording;

@@ -2,7 +2,7 @@
 
 pub mod client;
 pub mod facts;
-pub mod inventory;
+mod known;
 pub mod list_watch;
 pub mod permissions;
 mod trouble;

@@ -30,8 +30,6 @@ pub async fn post(client: &Client, node: &str, pod: &PodFacts, note: &str, wall_
 
 fn event(node: &str, pod: &PodFacts, note: &str, wall_ns: i64) -> Result<Event> {
     let time = Timestamp::from_nanosecond(i128::from(wall_ns)).context("no such time")?;
-    let mut note = note.to_owned();
-    note.truncate(note.floor_char_boundary(LONGEST_NOTE));
     Ok(Event {
         metadata: ObjectMeta {
             // Unique as the recorders of Kubernetes make it.
@@ -51,9 +49,32 @@ fn event(node: &str, pod: &PodFacts, note: &str, wall_ns: i64) -> Result<Event> 
         type_: Some("Warning".to_owned()),
         reason: Some(REASON.to_owned()),
         action: Some("Terminating".to_owned()),
-        note: Some(note),
+        note: Some(shortened(note)),
         reporting_controller: Some(CONTROLLER.to_owned()),
         reporting_instance: Some(node.to_owned()),
         ..Event::default()
     })
+}
+
+/// As much as the API takes.
+fn shortened(note: &str) -> String {
+    let mut size = 0;
+    note.chars()
+        .take_while(|char| {
+            size += char.len_utf8();
+            size <= LONGEST_NOTE
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_note_is_as_long_as_the_api_takes() {
+        assert_eq!(shortened("cut"), "cut");
+        assert_eq!(shortened(&"é".repeat(1000)).len(), 1024);
+        assert_eq!(shortened(&"€".repeat(1000)).len(), 1023);
+    }
 }

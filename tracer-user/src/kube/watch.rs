@@ -10,7 +10,7 @@ use tracer_core::input::Clock;
 
 use super::{
     facts::{EndpointChange, PodFacts},
-    inventory::{Endpoints, Inventory, Pods},
+    known::{Endpoints, Known, Pods},
     list_watch::{ListWatch, Timing},
 };
 
@@ -80,14 +80,14 @@ pub async fn watch(client: Client, node: String, timing: Timing, updates: mpsc::
     }
 }
 
-async fn follow<K, I>(mut list_watch: ListWatch<K>, mut inventory: I, updates: &mpsc::Sender<Update>)
+async fn follow<K, T>(mut list_watch: ListWatch<K>, mut known: T, updates: &mpsc::Sender<Update>)
 where
     K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
-    I: Inventory<K>,
+    T: Known<K>,
 {
     loop {
         let (received, change) = list_watch.next().await;
-        for what in inventory.step(change) {
+        for what in known.step(change) {
             match &what {
                 ApiUpdate::Away { watched, reason } => {
                     log::warn!("no {watched} from the Kubernetes API: {reason}");

@@ -14,8 +14,8 @@ use super::{
     watch::{ApiUpdate, Watched},
 };
 
-/// A collection's inventory.
-pub(super) trait Inventory<K> {
+/// What is known of a collection.
+pub(super) trait Known<K> {
     /// Which collection it is.
     const WATCHED: Watched;
     /// An object as it is now.
@@ -52,7 +52,7 @@ pub(super) struct Pods {
     unlisted: BTreeSet<String>,
 }
 
-impl Inventory<Pod> for Pods {
+impl Known<Pod> for Pods {
     const WATCHED: Watched = Watched::Pods;
 
     fn apply(&mut self, pod: &Pod, updates: &mut Vec<ApiUpdate>) {
@@ -143,7 +143,7 @@ impl Endpoints {
     }
 }
 
-impl Inventory<EndpointSlice> for Endpoints {
+impl Known<EndpointSlice> for Endpoints {
     const WATCHED: Watched = Watched::EndpointSlices;
 
     fn apply(&mut self, slice: &EndpointSlice, updates: &mut Vec<ApiUpdate>) {
@@ -175,5 +175,5 @@ fn slice_name(slice: &EndpointSlice) -> Option<SliceName> {
 }
 
 #[cfg(test)]
-#[path = "inventory_tests.rs"]
+#[path = "known_tests.rs"]
 mod tests;

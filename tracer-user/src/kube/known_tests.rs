@@ -1,4 +1,4 @@
-//! Inventories: what changed goes on, what vanished is told.
+//! What is known: what changed goes on, what vanished is told.
 
 use serde_json::{Value, json};
 
