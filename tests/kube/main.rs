@@ -25,7 +25,7 @@ use tracer_user::kube::{
 fn fast() -> Timing {
     Timing {
         answer: Duration::from_secs(5),
-        silence: Duration::from_millis(400),
+        silence: Duration::from_secs(2),
         first_wait: Duration::from_millis(40),
         longest_wait: Duration::from_millis(200),
         page: 500,

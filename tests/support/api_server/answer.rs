@@ -104,7 +104,7 @@ impl Shared {
             }
             let _ = began.wait_for(Option::is_some).await;
             tokio::time::sleep_until(self.at(event.at).unwrap().into()).await;
-            match fault {
+            let line = match fault {
                 Some(Fault::Cut(after)) if after == sent => {
                     let _ = sender.send_data(half(&event.line)).await;
                     return sender.abort(io::Error::other("cut"));
@@ -114,19 +114,11 @@ impl Shared {
                     let _ = sender.send_data(format!("{line}\n").into()).await;
                     return;
                 }
-                Some(Fault::Malformed(after)) if after == sent => {
-                    if sender
-                        .send_data(Bytes::from_static(b"{\"type\":\"MODIFIED\",\"object\":7}\n"))
-                        .await
-                        .is_err()
-                    {
-                        return;
-                    }
-                    continue;
-                }
-                _ => {}
-            }
-            if sender.send_data(format!("{}\n", event.line.get()).into()).await.is_err() {
+                Some(Fault::Malformed(after)) if after == sent => r#"{"type":"MODIFIED","object":{]}"#,
+                Some(Fault::Alien(after)) if after == sent => r#"{"type":"MODIFIED","object":7}"#,
+                _ => event.line.get(),
+            };
+            if sender.send_data(format!("{line}\n").into()).await.is_err() {
                 return;
             }
         }

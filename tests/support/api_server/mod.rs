@@ -49,6 +49,8 @@ pub enum Fault {
     Hang,
     /// The answer is no JSON; in a watch, the line in place of the event after so many.
     Malformed(usize),
+    /// In a watch, the line in place of the event after so many is JSON, and no event.
+    Alien(usize),
     /// The connection breaks in the middle of the event after so many.
     Cut(usize),
     /// The watch ends orderly after so many events.

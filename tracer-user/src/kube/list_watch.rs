@@ -182,18 +182,18 @@ where
                 self.failed(Trouble::from(Error::Api(status)));
                 return State::Stale;
             }
-            // An event that cannot be read is an event that is missing.
-            Ok(Some(Err(error @ Error::SerdeError(_)))) => {
-                self.failed(Trouble::from(error));
-                return State::Stale;
-            }
             // Servers end watches as they please, connections break, and some only fall silent. What
             // was missed comes again from the last version.
-            Ok(Some(Err(_)) | None) | Err(_) => {
+            Ok(Some(Err(Error::ReadEvents(_))) | None) | Err(_) => {
                 if opened.elapsed() < self.timing.first_wait {
                     self.wait = Some(self.backoff.next());
                 }
                 return State::Told { version };
+            }
+            // An event that cannot be read is an event that is missing.
+            Ok(Some(Err(error))) => {
+                self.failed(Trouble::from(error));
+                return State::Stale;
             }
         };
         let (Change::Applied(object) | Change::Deleted(object)) = &change else { return State::Stale };

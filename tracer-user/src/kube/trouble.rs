@@ -7,6 +7,8 @@ use tokio::time::Instant;
 
 use crate::clock;
 
+const NOT_UNDERSTOOD: &str = "an answer that is not understood";
+
 /// Why a request was of no use.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Trouble {
@@ -24,8 +26,10 @@ impl From<Error> for Trouble {
                 "forbidden: {}; `lastpacket check` tells which permissions are missing",
                 status.message
             )),
+            // What kube makes of an object that is none.
+            Error::Api(status) if status.code == 0 => Self::Other(NOT_UNDERSTOOD.to_owned()),
             Error::Api(status) => Self::Other(format!("{} ({})", status.message, status.code)),
-            Error::SerdeError(error) => Self::Other(format!("an answer that is not understood: {error}")),
+            Error::SerdeError(error) => Self::Other(format!("{NOT_UNDERSTOOD}: {error}")),
             error => Self::Other(causes(&error)),
         }
     }
