@@ -5,6 +5,14 @@ use tracer_user::kube::{client, permissions, warning};
 
 use super::{fast, pods, updates_of};
 
+/// There is one provider of cryptography, or the first client would panic.
+#[tokio::test]
+async fn a_client_over_tls_can_be_made() {
+    let mut config = kube::Config::new("https://127.0.0.1:6443".parse().unwrap());
+    config.root_cert = Some(Vec::new());
+    client::with(config).unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_missing_permission_is_found() {
     let server = ApiServer::with_pods(0).await;
