@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, net::SocketAddr};
 use lastpacket_tests::recording::{Recording, reset_reasons};
 use tracer_core::{
     Tracer,
-    input::{Clock, Input, InventoryUpdate},
+    input::{Clock, End, Input, InventoryUpdate},
     output::{Body, Endpoint, Line},
     target::Rules,
     tracer::Identity,
@@ -32,7 +32,8 @@ impl Replay {
         }
         for (target, _) in recording.pods() {
             let (time, terminated) = (recording.last_time() + SECOND, tracer.is_gone(target));
-            let update = InventoryUpdate::Finished { target, time, interface_gone: terminated, terminated };
+            let end = if terminated { End::Terminated } else { End::NotTerminated };
+            let update = InventoryUpdate::Finished { target, time, interface_gone: terminated, end };
             tracer.step(Input::Inventory(update), &mut lines);
         }
         Self { lines }

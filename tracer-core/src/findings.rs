@@ -91,6 +91,10 @@ pub struct Case<'a> {
     pub ledger: &'a Ledger,
     /// Numbers of the lines.
     pub exhibits: &'a Exhibits,
+    /// The pod was not deleted: another container took the place of one that was stopped.
+    pub restarted: bool,
+    /// If Services lead to it: since when they do not, if they stopped.
+    pub endpoint: Option<Option<Mono>>,
 }
 
 /// Draws the findings, container by container.
@@ -100,10 +104,12 @@ pub fn find(case: &Case<'_>) -> Vec<Finding> {
     for container in &case.containers {
         let one = One { case, container };
         let all = [
+            one.restart_not_deletion(),
             one.stop_signal_ignored(),
             one.killed_at_grace_end(),
             one.oom_killed(),
             one.pre_stop(),
+            one.endpoint_removed_late(),
             one.listener_closed_early(),
             one.backlog_reset(),
             one.keep_alive_race(),
@@ -143,6 +149,17 @@ impl One<'_> {
         let start =
             self.container.lifecycle.starts().iter().find(|start| start.phase == Phase::StopSignal)?;
         Some((start.time, crate::signals::name(start.signal?).into_owned(), start.ignored))
+    }
+
+    fn restart_not_deletion(&self) -> Option<Finding> {
+        let (_, signal, _) = self.stop_signal().filter(|_| self.case.restarted)?;
+        self.container.lifecycle.exit()?;
+        Some(self.finding(
+            "restart-not-deletion",
+            format!("nobody deleted the pod: its container was stopped by {signal} and started again, as when a liveness probe fails"),
+            "look at the liveness probe (its timeout and failureThreshold): a restart takes the pod's endpoint away only after a readiness probe fails".to_owned(),
+            self.case.exhibits.of_phase(self.container.index, Phase::StopSignal),
+        ))
     }
 
     fn stop_signal_ignored(&self) -> Option<Finding> {
@@ -217,6 +234,28 @@ impl One<'_> {
                 remedy,
                 evidence,
             ),
+        })
+    }
+
+    /// By the API's own account load balancers could not know in time.
+    fn endpoint_removed_late(&self) -> Option<Finding> {
+        let unready = self.case.endpoint?;
+        let (stopped, signal, _) = self.stop_signal()?;
+        let late = unready.is_none_or(|unready| unready > stopped);
+        let lost = self.losses(|key| {
+            matches!(key.ending, Ending::Refused | Ending::RefusedHandshake | Ending::ResetBacklog)
+        });
+        (late && lost > 0).then(|| {
+            let when = unready.map_or_else(
+                || "was still ready when it had exited".to_owned(),
+                |unready| format!("became unready only {:.1} s after {signal}", seconds(stopped, unready)),
+            );
+            self.finding(
+                "endpoint-removed-late",
+                format!("its endpoint {when}, so that load balancers could not know"),
+                format!("delay {signal} (preStop) until the endpoint is gone; if the pod was not deleted through the API, let it become unready first"),
+                self.case.exhibits.of_phase(self.container.index, Phase::StopSignal),
+            )
         })
     }
 

@@ -8,7 +8,7 @@ use crate::{
     books::Reading,
     event::{Mono, TargetId, TcpState, Tuple},
     lifecycle::Source,
-    output::Subject,
+    output::{EndpointEvent, Subject},
 };
 
 /// One input.
@@ -116,6 +116,19 @@ pub struct NewContainer {
     pub time: Mono,
 }
 
+/// Why observation of a target ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// It was terminated: a verdict is due.
+    Terminated,
+    /// A container was stopped and another took its place in the same pod, as when a liveness probe
+    /// fails: a verdict is due, but nobody deleted the pod.
+    Restarted,
+    /// It ended by itself as it was meant to (a Job), or was not terminated while it was traced: there
+    /// is nothing to judge.
+    NotTerminated,
+}
+
 /// A fact from the host, the API or the rehearsal.
 #[derive(Clone, Debug)]
 pub enum InventoryUpdate {
@@ -143,6 +156,15 @@ pub enum InventoryUpdate {
         connections: Vec<(Tuple, TcpState)>,
         /// Number of UDP sockets.
         udp_sockets: u64,
+    },
+    /// An endpoint that leads to the target changed.
+    Endpoint {
+        /// Whose.
+        target: TargetId,
+        /// When that was received.
+        time: Mono,
+        /// How it is now.
+        endpoint: EndpointEvent,
     },
     /// Deletion of the target is known, or the preStop hook of a container starts.
     PreStop {
@@ -172,8 +194,8 @@ pub enum InventoryUpdate {
         time: Mono,
         /// Its network interface is gone, and with it all that was still open.
         interface_gone: bool,
-        /// The verdict is about a termination; else nothing was terminated, and there is none.
-        terminated: bool,
+        /// Why it ends.
+        end: End,
     },
 }
 

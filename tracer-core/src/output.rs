@@ -134,6 +134,8 @@ pub enum Body {
     ConnectionClosed(ConnectionEvent),
     /// A reset was sent or received.
     Reset(ResetEvent),
+    /// An endpoint of a Service that leads to the pod changed.
+    Endpoint(EndpointEvent),
     /// Something that should be here was lost.
     Lost(LostEvent),
     /// The answer for a target.
@@ -402,6 +404,24 @@ pub struct ResetEvent {
     /// How sure it is that a client lost something; absent if nobody did.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub confidence: Option<Confidence>,
+}
+
+/// An endpoint of a Service that leads to the pod changed, as the API tells it (EndpointSlice): when
+/// load balancers could know. `time` is when it was received.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct EndpointEvent {
+    /// Name of the Service.
+    pub service: String,
+    /// The pod's address in it.
+    pub address: IpAddr,
+    /// It is in the list.
+    pub present: bool,
+    /// New connections are to come.
+    pub ready: bool,
+    /// It still answers, whether or not it is terminating.
+    pub serving: bool,
+    /// The pod is being deleted.
+    pub terminating: bool,
 }
 
 /// Something that should be here was lost.

@@ -55,6 +55,10 @@ pub struct Target {
     read_in: Moment,
     decoded: u64,
     udp_sockets: u64,
+    /// Services lead to it.
+    has_endpoint: bool,
+    /// Since when no Service sends it new connections, by the API.
+    unready_since: Option<Mono>,
     /// Processes that entered a container from outside and are still there, by process id.
     guests: HashMap<u32, Guest>,
     /// Resets that records told since the last reading, counted as the kernel programs count.
@@ -88,6 +92,8 @@ impl Target {
             read_in: Moment { container: 0, phase: Phase::Running, cause: None },
             decoded: 0,
             udp_sockets: 0,
+            has_endpoint: false,
+            unready_since: None,
             guests: HashMap::new(),
             told: Counters::default(),
             exhibits: Exhibits::default(),

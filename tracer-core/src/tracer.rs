@@ -7,7 +7,7 @@ use tracer_common::NODE;
 use crate::{
     decode::{Undecodable, decode},
     event::{Event, EventKind, Mono, TargetId},
-    input::{Clock, Input, InventoryUpdate},
+    input::{Clock, End, Input, InventoryUpdate},
     jiffies::Jiffies,
     output::{Agent, Body, Line, LostEvent, SCHEMA, TargetEnded, TargetStarted, Timestamp},
     target::{Rules, Target},
@@ -104,6 +104,12 @@ impl Tracer {
         self.targets.get(&target).is_none_or(Target::is_gone)
     }
 
+    /// Whether termination of a target has begun.
+    #[must_use]
+    pub fn is_terminating(&self, target: TargetId) -> bool {
+        self.targets.get(&target).is_some_and(Target::is_terminating)
+    }
+
     /// Records that could not be decoded, and records of no known target.
     #[must_use]
     pub fn unaccounted(&self) -> (u64, u64) {
@@ -168,6 +174,9 @@ impl Tracer {
                     target.existing(time, &listening, &connections, udp_sockets, emit);
                 });
             }
+            InventoryUpdate::Endpoint { target, time, endpoint } => {
+                self.with(target, out, |target, _, emit| target.endpoint(time, endpoint, emit));
+            }
             InventoryUpdate::PreStop { target, container, time, source } => {
                 self.with(target, out, |target, _, emit| target.pre_stop(container, time, source, emit));
             }
@@ -177,26 +186,19 @@ impl Tracer {
                     target.container_gone(container, time, source, emit);
                 });
             }
-            InventoryUpdate::Finished { target, time, interface_gone, terminated } => {
-                self.finish(target, time, interface_gone, terminated, out);
+            InventoryUpdate::Finished { target, time, interface_gone, end } => {
+                self.finish(target, time, interface_gone, end, out);
             }
         }
     }
 
-    fn finish(
-        &mut self,
-        id: TargetId,
-        time: Mono,
-        interface_gone: bool,
-        terminated: bool,
-        out: &mut Vec<Line>,
-    ) {
+    fn finish(&mut self, id: TargetId, time: Mono, interface_gone: bool, end: End, out: &mut Vec<Line>) {
         self.with(id, out, |target, rules, emit| target.finish(time, interface_gone, rules, emit));
         let Some(target) = self.targets.remove(&id) else { return };
-        let body = if terminated {
-            Body::Verdict(Box::new(target.verdict(&self.rules, self.scribe.seq)))
-        } else {
+        let body = if end == End::NotTerminated {
             Body::TargetEnded(TargetEnded { reason: "nothing was terminated while it was traced".to_owned() })
+        } else {
+            Body::Verdict(Box::new(target.verdict(&self.rules, end, self.scribe.seq)))
         };
         out.push(self.scribe.line(time, Some(target.subject.clone()), body));
     }

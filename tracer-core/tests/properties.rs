@@ -11,7 +11,7 @@ use tracer_common::{
 };
 use tracer_core::{
     Tracer,
-    input::{Clock, Input, InventoryUpdate, NewContainer, NewTarget},
+    input::{Clock, End, Input, InventoryUpdate, NewContainer, NewTarget},
     output::{Body, Line, Subject},
     target::Rules,
     tracer::Identity,
@@ -214,7 +214,8 @@ fn run(acts: &[Act]) -> (Vec<Line>, u64) {
             tracer.step(Input::Record(bytes), &mut lines);
         }
     }
-    let finished = InventoryUpdate::Finished { target: TARGET, time, interface_gone: true, terminated: true };
+    let finished =
+        InventoryUpdate::Finished { target: TARGET, time, interface_gone: true, end: End::Terminated };
     tracer.step(Input::Inventory(finished), &mut lines);
     (lines, records)
 }

@@ -26,7 +26,7 @@ use tracer_core::{
     Tracer,
     books::Reading,
     event::TargetId,
-    input::{Input, InventoryUpdate, NewContainer, NewTarget},
+    input::{End, Input, InventoryUpdate, NewContainer, NewTarget},
     output::{AgentStarted, Body, Line, LostEvent, Subject},
     target::Rules,
     tracer::Identity,
@@ -38,6 +38,7 @@ use crate::{
         cgroup::Cgroup,
         counters::TotalsReader,
         netns,
+        process::Process,
         sockets::{Connections, SocketDiag},
     },
     kernel::{
@@ -71,12 +72,16 @@ struct Tracked {
     keys: Vec<ScopeKey>,
     inits: Vec<u32>,
     totals: Option<TotalsReader>,
+    sockets: Option<SocketDiag>,
+    armed: bool,
 }
 
 /// A target to put in scope.
 pub struct TargetSpec {
     /// What the core is told of it; its id is given by the pipeline.
     pub new: NewTarget,
+    /// From now on everything of it is recorded; else it is only counted, until it is terminated.
+    pub armed: bool,
     /// Its containers, as far as they run already; their target is filled in.
     pub containers: Vec<NewContainer>,
     /// What the kernel programs look for.
@@ -181,7 +186,7 @@ impl Pipeline {
         self.tracer.is_gone(target)
     }
 
-    /// Puts a target in scope, armed: from now on everything of it is recorded and counted.
+    /// Puts a target in scope: from now on it is counted and, if armed, recorded.
     ///
     /// # Errors
     /// If there are too many targets.
@@ -190,19 +195,68 @@ impl Pipeline {
         spec.new.id = id;
         let subject = Arc::clone(&spec.new.subject);
         self.input(Input::Inventory(InventoryUpdate::Target(Box::new(spec.new))));
-        self.tell_listening(id, spec.sockets.as_ref());
-        let keys = spec.keys.clone();
-        self.tracked.insert(id, Tracked { subject, keys: spec.keys, inits: Vec::new(), totals: spec.totals });
-        for container in spec.containers {
-            self.add_container(NewContainer { target: id, ..container })?;
+        let tracked = Tracked {
+            subject,
+            keys: spec.keys,
+            inits: Vec::new(),
+            totals: spec.totals,
+            sockets: spec.sockets,
+            armed: false,
+        };
+        for key in &tracked.keys {
+            self.probes.scope(*key, ScopeEntry { target: id, mode: Mode::KNOWN })?;
         }
-        for key in keys {
-            self.probes.scope(key, ScopeEntry { target: id, mode: Mode::ARMED })?;
+        self.tracked.insert(id, tracked);
+        for container in spec.containers {
+            self.register(NewContainer { target: id, ..container })?;
         }
         self.read_books(id)?;
-        self.tell_connections(id, spec.sockets.as_ref());
+        if spec.armed {
+            self.arm(id)?;
+        }
         self.deliver()?;
         Ok(id)
+    }
+
+    /// From now on everything of a target is recorded. The kernel programs arm a target by themselves
+    /// when its container gets a stop signal; then this only finds the connections that exist.
+    ///
+    /// # Errors
+    /// If the target cannot be put in scope.
+    pub fn arm(&mut self, target: TargetId) -> Result<()> {
+        let Some(tracked) = self.tracked.get_mut(&target).filter(|tracked| !tracked.armed) else {
+            return Ok(());
+        };
+        tracked.armed = true;
+        let (keys, sockets) = (tracked.keys.clone(), tracked.sockets.take());
+        self.tell_listening(target, sockets.as_ref());
+        for key in keys {
+            self.probes.scope(key, ScopeEntry { target, mode: Mode::ARMED })?;
+        }
+        self.tell_connections(target, sockets.as_ref());
+        Ok(())
+    }
+
+    /// Names of a target were learned, deletion was seen, or the like.
+    ///
+    /// # Errors
+    /// If the output cannot be written.
+    pub fn update(&mut self, update: InventoryUpdate) -> Result<()> {
+        if let InventoryUpdate::Named { target, subject } = &update
+            && let Some(tracked) = self.tracked.get_mut(target)
+        {
+            tracked.subject = Arc::clone(subject);
+        }
+        self.input(Input::Inventory(update));
+        self.read_books_of_phases()?;
+        self.deliver()
+    }
+
+    /// Whether a target's network interface is there, as far as that can be told.
+    #[must_use]
+    pub fn has_interface(&self, target: TargetId) -> bool {
+        let totals = self.tracked.get(&target).and_then(|tracked| tracked.totals.as_ref());
+        totals.and_then(|totals| totals.has_interface().ok()).unwrap_or(true)
     }
 
     /// Listeners are told before records come, so that the roles of connections are known.
@@ -256,6 +310,11 @@ impl Pipeline {
     /// # Errors
     /// If there are too many containers.
     pub fn add_container(&mut self, container: NewContainer) -> Result<()> {
+        self.register(container)?;
+        self.deliver()
+    }
+
+    fn register(&mut self, container: NewContainer) -> Result<()> {
         let tracked = self.tracked.get_mut(&container.target).context("no such target")?;
         let key = |wanted: fn(&ScopeKey) -> Option<u64>| tracked.keys.iter().find_map(wanted).unwrap_or(0);
         let entry = InitEntry {
@@ -265,9 +324,16 @@ impl Pipeline {
             container: container.container,
         };
         tracked.inits.push(container.pid);
-        self.probes.register_init(container.pid, entry)?;
+        let (target, number, pid) = (container.target, container.container, container.pid);
+        self.probes.register_init(pid, entry)?;
         self.input(Input::Inventory(InventoryUpdate::Container(container)));
-        self.deliver()
+        if Process::read(pid).is_err() {
+            // It may have ended before it was registered: then nothing else will tell.
+            self.drain();
+            let time = clock::mono_ns();
+            self.input(Input::Inventory(InventoryUpdate::ContainerGone { target, container: number, time }));
+        }
+        Ok(())
     }
 
     /// Lets records, updates and time flow until `until` is done.
@@ -309,9 +375,9 @@ impl Pipeline {
     pub async fn run_until_gone(
         &mut self,
         targets: &[TargetId],
+        updates: &mut mpsc::Receiver<InventoryUpdate>,
         until: impl Future<Output = ()>,
     ) -> Result<bool> {
-        let (_keep_open, mut updates) = mpsc::channel(1);
         let mut until = pin!(until);
         while !targets.iter().all(|target| self.tracer.is_gone(*target)) {
             let step = async {
@@ -320,7 +386,7 @@ impl Pipeline {
                     () = tokio::time::sleep(TICK) => false,
                 }
             };
-            if self.run(&mut updates, step).await? {
+            if self.run(updates, step).await? {
                 return Ok(false);
             }
         }
@@ -332,7 +398,7 @@ impl Pipeline {
     ///
     /// # Errors
     /// If the output cannot be written.
-    pub fn finish(&mut self, target: TargetId, interface_gone: bool, terminated: bool) -> Result<()> {
+    pub fn finish(&mut self, target: TargetId, interface_gone: bool, end: End) -> Result<()> {
         self.read_books(target)?;
         self.tell_missed();
         if let Some(tracked) = self.tracked.remove(&target) {
@@ -344,7 +410,7 @@ impl Pipeline {
             }
         }
         let time = clock::mono_ns();
-        self.input(Input::Inventory(InventoryUpdate::Finished { target, time, interface_gone, terminated }));
+        self.input(Input::Inventory(InventoryUpdate::Finished { target, time, interface_gone, end }));
         self.deliver_surely()
     }
 
@@ -433,6 +499,9 @@ impl Pipeline {
         while let Some(target) = self.phase_entered.pop_first() {
             if self.tracked.contains_key(&target) {
                 self.read_books(target)?;
+            }
+            if self.tracer.is_terminating(target) {
+                self.arm(target)?;
             }
         }
         Ok(())

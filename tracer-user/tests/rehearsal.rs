@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep};
 use tracer_user::{
     host::netns::Inside,
     rehearse::{
-        load::{Counts, Kind, Load, LoadPlan, Summary},
+        load::{Counts, Kind, Load, LoadPlan, Protocol, Summary},
         ready::{Readiness, wait_ready},
         sandbox::{Namespaces, Sandbox},
         terminate::{StopSignal, TerminationPlan, Timings, terminate},
@@ -28,7 +28,12 @@ async fn start(name: &str, command: &[&str]) -> Result<Sandbox> {
 }
 
 fn readiness(path: Option<&str>) -> Readiness {
-    Readiness { port: None, path: path.map(str::to_owned), timeout: Duration::from_secs(5) }
+    Readiness {
+        port: None,
+        path: path.map(str::to_owned),
+        timeout: Duration::from_secs(5),
+        protocol: Protocol::default(),
+    }
 }
 
 fn plan() -> TerminationPlan {
@@ -85,10 +90,11 @@ async fn abrupt_server_cuts_what_is_in_flight() -> Result<()> {
 
 async fn hook_runs_inside_and_deaf_server_is_killed() -> Result<()> {
     let sandbox = start("deaf", &["sleep", "60"]).await?;
-    let (mine, netns) = (
+    let (mine, inside) = (
         fs::read_link("/proc/self/ns/net")?,
-        sandbox.namespaces().run_inside(Inside::of_this_thread).await??.identity,
+        sandbox.namespaces().run_inside(Inside::of_this_thread).await??,
     );
+    let netns = inside.identity;
     ensure!(!mine.to_string_lossy().contains(&netns.inode.to_string()), "the netns is the host's");
     let script = "readlink /proc/self/ns/net; tr '\\0' ' ' < /proc/1/cmdline; cat /proc/self/cgroup; pwd";
     let hook: Vec<String> = ["sh", "-c", script].map(str::to_owned).into();
@@ -100,10 +106,7 @@ async fn hook_runs_inside_and_deaf_server_is_killed() -> Result<()> {
     for expected in [&format!("net:[{}]", netns.inode), "sleep 60", &directory.to_string_lossy()] {
         ensure!(output.contains(expected), "{expected} is not in {output}");
     }
-    ensure!(
-        sandbox.namespaces().cgroup().is_none() || output.contains("/deaf"),
-        "not in the cgroup: {output}"
-    );
+    ensure!(sandbox.main().cgroup().is_none() || output.contains("/deaf"), "not in the cgroup: {output}");
     let (stop, kill) = (timings.stop_signal_mono_ns, timings.kill_signal_mono_ns);
     let waited = Duration::from_nanos(kill.zip(stop).map_or(0, |(kill, stop)| kill - stop));
     ensure!(waited >= Duration::from_secs(2), "a kubelet leaves 2 s at least, not {waited:?}");

@@ -8,6 +8,7 @@ use crate::{
     books::{Book, Reading, Received, balance},
     event::{Mono, ResetSent, SegmentClass, SocketKind},
     findings::{Case, Finding, Suspect, find},
+    input::End,
     verdict::{Connections, Evidence, Gap, TrafficSummary, Verdict, decide, list_losses, list_peers},
     words::Ending,
 };
@@ -54,6 +55,12 @@ impl Target {
         self.told.resets_of_unread += u64::from(unread && (reset.socket.unread > 0 || reset.socket.orphan));
     }
 
+    /// Whether any container is in a phase after running.
+    #[must_use]
+    pub fn is_terminating(&self) -> bool {
+        self.containers.iter().any(|container| container.lifecycle.termination_began().is_some())
+    }
+
     /// Whether nothing is left of any container.
     #[must_use]
     pub fn is_gone(&self) -> bool {
@@ -62,7 +69,7 @@ impl Target {
 
     /// The verdict, after [`finish`](Self::finish). `last_seq` is the last line before it.
     #[must_use]
-    pub fn verdict(&self, rules: &Rules, last_seq: u64) -> Verdict {
+    pub fn verdict(&self, rules: &Rules, end: End, last_seq: u64) -> Verdict {
         let books = self.balance();
         let gaps = self.gaps(&books);
         let traffic = self.traffic();
@@ -78,20 +85,26 @@ impl Target {
             traffic,
             udp_not_judged: self.udp_sockets,
             containers: self.containers.iter().map(Container::summary).collect(),
-            findings: self.findings(),
+            findings: self.findings(end),
             peers: list_peers(&self.ledger),
             books,
             evidence: Evidence { first_seq: self.first_seq.unwrap_or(last_seq), last_seq },
         }
     }
 
-    fn findings(&self) -> Vec<Finding> {
+    fn findings(&self, end: End) -> Vec<Finding> {
         let containers = self.containers.iter().enumerate().map(|(index, container)| Suspect {
             index: index as u32,
             name: &container.name,
             lifecycle: &container.lifecycle,
         });
-        find(&Case { containers: containers.collect(), ledger: &self.ledger, exhibits: &self.exhibits })
+        find(&Case {
+            containers: containers.collect(),
+            ledger: &self.ledger,
+            exhibits: &self.exhibits,
+            restarted: end == End::Restarted,
+            endpoint: self.has_endpoint.then_some(self.unready_since),
+        })
     }
 
     fn balance(&self) -> Vec<Book> {

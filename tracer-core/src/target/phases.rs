@@ -8,7 +8,7 @@ use crate::{
     event::{Exec, Exit, Gone, Mono, Oom, Signal},
     input::NewContainer,
     lifecycle::{Lifecycle, PhaseStart, Source},
-    output::{Body, ExitEvent, HookRunEvent, PhaseEvent, SignalEvent, SignalName},
+    output::{Body, EndpointEvent, ExitEvent, HookRunEvent, PhaseEvent, SignalEvent, SignalName},
     words::Phase,
 };
 
@@ -38,6 +38,13 @@ impl Target {
                 self.tell_phase(index, start, emit);
             }
         }
+    }
+
+    /// An endpoint that leads to it changed.
+    pub fn endpoint(&mut self, time: Mono, endpoint: EndpointEvent, emit: &mut Emit<'_>) {
+        self.unready_since = if endpoint.ready { None } else { self.unready_since.or(Some(time)) };
+        self.has_endpoint = true;
+        emit(time, Body::Endpoint(endpoint));
     }
 
     /// A signal reached the init of a container.

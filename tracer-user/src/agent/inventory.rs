@@ -9,6 +9,7 @@ use std::{
 
 use tracer_core::{
     event::{Mono, TargetId},
+    input::End,
     output::{K8s, Named, Pod as PodName, Subject, Target},
 };
 
@@ -58,8 +59,8 @@ pub enum Command {
         target: TargetId,
         /// Its interface is gone.
         interface_gone: bool,
-        /// It was terminated; else it ended by itself, and there is no verdict.
-        terminated: bool,
+        /// Why.
+        end: End,
     },
 }
 
@@ -101,7 +102,14 @@ impl Inventory {
         for pod in pods {
             if let Some(tracked) = self.tracked.get_mut(&pod.uid) {
                 let meta = self.meta.get(&pod.uid);
-                tracked.update(&pod, meta, now, &mut commands);
+                if tracked.was_restarted(&pod, meta) {
+                    // A verdict on what was stopped; the pod comes into scope anew with the next scan.
+                    let (target, end) = (tracked.target, End::Restarted);
+                    commands.push(Command::Finish { target, interface_gone: false, end });
+                    self.tracked.remove(&pod.uid);
+                } else {
+                    tracked.update(&pod, meta, now, &mut commands);
+                }
             } else if !self.ended.contains(&pod.uid)
                 && !self.adding.contains_key(&pod.uid)
                 && !pod.containers.is_empty()
@@ -194,11 +202,8 @@ impl Inventory {
             let over = tracked.last_gone.is_some_and(|gone| now >= gone + linger.as_nanos() as u64);
             if interface_gone || over {
                 let by_itself = meta.is_some_and(|meta| meta.runs_to_completion && meta.deleted.is_none());
-                commands.push(Command::Finish {
-                    target: tracked.target,
-                    interface_gone,
-                    terminated: !by_itself,
-                });
+                let end = if by_itself { End::NotTerminated } else { End::Terminated };
+                commands.push(Command::Finish { target: tracked.target, interface_gone, end });
             }
         }
         self.forget(&commands);
@@ -280,6 +285,14 @@ impl Tracked {
         let vanished: Vec<u32> = vanished.map(|(_, index)| *index).collect();
         self.gone_from_host(&vanished, now, commands);
         self.deleted(meta.and_then(|meta| meta.deleted), commands);
+    }
+
+    /// A container of a pod that nobody deleted was replaced by another.
+    fn was_restarted(&self, pod: &Pod, meta: Option<&Meta>) -> bool {
+        let deleted = self.deletion_told || meta.is_some_and(|meta| meta.deleted.is_some());
+        let is_new = |container: &Container| !self.containers.contains_key(&container.id);
+        let is_running = |id: &String| pod.containers.iter().any(|container| container.id == *id);
+        !deleted && pod.containers.iter().any(is_new) && self.containers.keys().any(|id| !is_running(id))
     }
 
     fn all_gone(&mut self, now: Mono, commands: &mut Vec<Command>) {
@@ -383,18 +396,28 @@ mod tests {
     }
 
     #[test]
-    fn a_restarted_container_is_a_new_one_of_the_same_pod() {
+    fn a_restart_gives_a_verdict_and_the_pod_comes_into_scope_anew() {
         let mut inventory = inventory(&["a"]);
         let commands = inventory.scanned(vec![pod(&["b"])], 5);
-        assert!(matches!(commands[0], Command::AddContainer(1, 1, ..)), "{commands:?}");
-        assert_eq!(commands[1], Command::ContainerGone(1, 0));
+        assert_eq!(commands, [Command::Finish { target: 1, interface_gone: false, end: End::Restarted }]);
+        assert!(matches!(inventory.scanned(vec![pod(&["b"])], 6).as_slice(), [Command::Add(..)]));
+    }
+
+    #[test]
+    fn containers_come_and_go_while_a_pod_starts_and_stops() {
+        let mut inventory = inventory(&["a"]);
+        let commands = inventory.scanned(vec![pod(&["a", "b"])], 5);
+        assert!(matches!(commands.as_slice(), [Command::AddContainer(1, 1, ..)]), "{commands:?}");
+        inventory.described("uid", Meta { deleted: Some(6), ..meta() });
+        assert_eq!(inventory.scanned(vec![pod(&["b"])], 7), [Command::ContainerGone(1, 0)]);
+        assert_eq!(inventory.scanned(vec![], 8), [Command::ContainerGone(1, 1)]);
     }
 
     #[test]
     fn the_end_comes_with_the_interface_or_some_time_after_the_last_exit() {
         let mut one = inventory(&["a"]);
         assert!(one.ends(0, |_| false, |_| true).is_empty());
-        let finish = |interface_gone| Command::Finish { target: 1, interface_gone, terminated: true };
+        let finish = |interface_gone| Command::Finish { target: 1, interface_gone, end: End::Terminated };
         assert_eq!(one.ends(1, |_| true, |_| false), [finish(true)]);
         assert!(one.scanned(vec![pod(&["a"])], 2).is_empty(), "what is left of it is not new");
 
@@ -410,6 +433,6 @@ mod tests {
         let mut inventory = inventory(&["a"]);
         inventory.described("uid", Meta { runs_to_completion: true, ..meta() });
         let commands = inventory.ends(1, |_| true, |_| false);
-        assert_eq!(commands, [Command::Finish { target: 1, interface_gone: true, terminated: false }]);
+        assert_eq!(commands, [Command::Finish { target: 1, interface_gone: true, end: End::NotTerminated }]);
     }
 }

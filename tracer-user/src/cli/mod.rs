@@ -49,6 +49,9 @@ enum Command {
         /// Where it listens
         #[arg(long, default_value_t = 8080)]
         port: u16,
+        /// Speak TLS, with the certificate that the environment names
+        #[arg(long)]
+        tls: bool,
     },
 }
 
@@ -87,8 +90,8 @@ pub fn run(arguments: Arguments) -> Result<Outcome> {
         Command::Check(arguments) => check::run(&arguments),
         Command::Schema => print_schema(),
         Command::Completions { shell } => print_completions(shell),
-        Command::DemoServer { behaviour, port } => {
-            options::runtime()?.block_on(demo::run(behaviour, port))?;
+        Command::DemoServer { behaviour, port, tls } => {
+            options::runtime()?.block_on(demo::run(behaviour, port, tls))?;
             Ok(Outcome::Fine)
         }
     }

@@ -69,14 +69,28 @@ pub(super) struct TraceOptions {
 }
 
 impl TraceOptions {
+    /// How events are written.
+    pub(super) fn format(&self) -> Format {
+        Format::or_fitting(self.format)
+    }
+
     /// Starts the pipeline with stdout as its output, and a tally of its verdicts.
     pub(super) fn start(&self) -> Result<(Pipeline, Rc<RefCell<Tally>>)> {
+        self.start_to(Box::new(Timeline::new(Look::of_stdout())), Box::new(io::stdout()))
+    }
+
+    /// As [`start`](Self::start), with text and its way out chosen by the caller.
+    pub(super) fn start_to(
+        &self,
+        text: Box<dyn Render>,
+        to: Box<dyn io::Write + Send>,
+    ) -> Result<(Pipeline, Rc<RefCell<Tally>>)> {
         require_root()?;
-        let render: Box<dyn Render> = match Format::or_fitting(self.format) {
-            Format::Text => Box::new(Timeline::new(Look::of_stdout())),
+        let render = match self.format() {
+            Format::Text => text,
             Format::Json => Box::new(JsonLines),
         };
-        let output = Output::start(render, Box::new(io::stdout())).context("cannot start a thread")?;
+        let output = Output::start(render, to).context("cannot start a thread")?;
         let load = LoadOptions { ring_buffer: self.ring_buffer << 10, kernel_log: self.kernel_log };
         let pipeline = Pipeline::start(Settings { load, quiet: self.quiet }, output)?;
         Ok((pipeline, Rc::default()))
@@ -106,16 +120,17 @@ pub(super) fn runtime() -> Result<Runtime> {
     tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")
 }
 
-/// Waits for Ctrl-C or SIGTERM.
-pub(super) async fn interrupted() -> Result<()> {
+/// Takes Ctrl-C and SIGTERM from now on, and waits for one of them.
+pub(super) fn interrupted() -> Result<impl Future<Output = ()>> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut terminate = signal(SignalKind::terminate()).context("cannot handle SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot handle SIGINT")?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
-    Ok(())
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
 }
 
 /// Reads `500ms`, `1s`, `1.5s`, `2m`.

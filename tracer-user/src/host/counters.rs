@@ -11,6 +11,7 @@ use tracer_core::books::Totals;
 pub struct TotalsReader {
     snmp: File,
     netstat: File,
+    dev: File,
 }
 
 impl TotalsReader {
@@ -23,7 +24,16 @@ impl TotalsReader {
             let path = folder.join(name);
             File::open(&path).with_context(|| format!("cannot open {}", path.display()))
         };
-        Ok(Self { snmp: open("snmp")?, netstat: open("netstat")? })
+        Ok(Self { snmp: open("snmp")?, netstat: open("netstat")?, dev: open("dev")? })
+    }
+
+    /// Whether the namespace has a network interface but the loopback one. When it has none, the pod's
+    /// sandbox was torn down.
+    ///
+    /// # Errors
+    /// If the list of interfaces cannot be read.
+    pub fn has_interface(&self) -> Result<bool> {
+        Ok(parse_interfaces(&read_all(&self.dev)?))
     }
 
     /// Reads the totals.
@@ -71,6 +81,12 @@ fn parse(snmp: &str, netstat: &str) -> Result<Totals> {
     })
 }
 
+/// Two lines of headings, then a line per interface: `name: counters`.
+fn parse_interfaces(dev: &str) -> bool {
+    let names = dev.lines().skip(2).filter_map(|line| line.split(':').next());
+    names.map(str::trim).any(|name| !name.is_empty() && name != "lo")
+}
+
 /// A section is two lines with the same first word: names, then values.
 fn section<'a>(text: &'a str, prefix: &str) -> HashMap<&'a str, u64> {
     let mut lines = text.lines().filter(|line| line.starts_with(prefix));
@@ -83,6 +99,14 @@ fn section<'a>(text: &'a str, prefix: &str) -> HashMap<&'a str, u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_loopback_interface_is_none() {
+        let head = "Inter-| Receive\n face |bytes\n";
+        assert!(!parse_interfaces(&format!("{head}    lo: 0 0\n")));
+        assert!(parse_interfaces(&format!("{head}    lo: 0 0\n  eth0: 1 2\n")));
+        assert!(!parse_interfaces(""));
+    }
 
     #[test]
     fn counters_are_read_by_name() {

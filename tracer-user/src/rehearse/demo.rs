@@ -1,5 +1,5 @@
 //! The demonstration server: two ways to take a SIGTERM, one that cuts requests off and one that
-//! drains.
+//! drains. It speaks HTTP/1.1 and HTTP/2, and TLS if asked to.
 
 use std::{
     convert::Infallible,
@@ -14,20 +14,26 @@ use bytes::Bytes;
 use futures::stream;
 use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
 use hyper::{
-    Request, Response, StatusCode,
+    Request, Response, StatusCode, Version,
     body::{Frame, Incoming},
     header::{CONNECTION, HeaderValue},
-    server::conn::http1,
     service::service_fn,
 };
-use hyper_util::rt::TokioIo;
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo},
+    server::conn::auto,
+};
 use tokio::{
-    net::{TcpListener, TcpStream},
+    io::{AsyncRead, AsyncWrite},
+    net::TcpListener,
     signal::unix::{Signal, SignalKind, signal},
-    sync::watch,
+    sync::{Notify, watch},
     task::JoinSet,
     time::{Instant, sleep, sleep_until, timeout},
 };
+use tokio_rustls::TlsAcceptor;
+
+use super::certificate::{CERTIFICATE_VARIABLE, KEY_VARIABLE, server_config};
 
 /// How long there must have been no new connection and no request before the listener closes.
 const QUIET: Duration = Duration::from_millis(1200);
@@ -56,9 +62,11 @@ enum Stage {
 
 /// Serves on `port` of all IPv4 addresses until stopped by a signal.
 ///
-/// Errors: the port is taken. It installs its signal handlers first: PID 1 has no default ones.
-pub async fn run(behaviour: Behaviour, port: u16) -> Result<()> {
+/// Errors: the port is taken, or there is no certificate. It installs its signal handlers first: PID 1
+/// has no default ones.
+pub async fn run(behaviour: Behaviour, port: u16, tls: bool) -> Result<()> {
     let mut stop = StopSignals::install()?;
+    let tls = if tls { Some(acceptor()?) } else { None };
     let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).await;
     let listener =
         listener.with_context(|| format!("cannot listen on port {port}; choose another with --port"))?;
@@ -82,7 +90,15 @@ pub async fn run(behaviour: Behaviour, port: u16) -> Result<()> {
                 // A connection that was reset in the backlog is no reason to stop.
                 let Ok((stream, _)) = accepted else { continue };
                 activity.touch();
-                connections.spawn(serve(stream, stage.subscribe(), activity.clone()));
+                let (tls, stage, activity) = (tls.clone(), stage.subscribe(), activity.clone());
+                connections.spawn(async move {
+                    match tls {
+                        None => serve(stream, stage, activity).await,
+                        Some(tls) => if let Ok(stream) = tls.accept(stream).await {
+                            serve(stream, stage, activity).await;
+                        },
+                    }
+                });
             }
             Some(_) = connections.join_next() => {}
         }
@@ -162,15 +178,41 @@ impl Drop for InFlight {
     }
 }
 
-async fn serve(stream: TcpStream, stage: watch::Receiver<Stage>, activity: Activity) {
+fn acceptor() -> Result<TlsAcceptor> {
+    let file = |name| std::env::var_os(name).with_context(|| format!("{name} names no file"));
+    let (certificate, key) = (file(CERTIFICATE_VARIABLE)?, file(KEY_VARIABLE)?);
+    Ok(TlsAcceptor::from(Arc::new(server_config(certificate.as_ref(), key.as_ref())?)))
+}
+
+async fn serve(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    stage: watch::Receiver<Stage>,
+    activity: Activity,
+) {
     let mut closing = stage.clone();
-    let service = service_fn(move |request| {
-        let (stage, in_flight) = (stage.clone(), activity.begin());
-        async move { Ok::<_, Infallible>(answer(request, stage, in_flight).await) }
+    let answered_last = Arc::new(Notify::new());
+    let last = Arc::clone(&answered_last);
+    let service = service_fn(move |request: Request<Incoming>| {
+        let (stage, in_flight, last) = (stage.clone(), activity.begin(), Arc::clone(&last));
+        async move {
+            // HTTP/2 has no "connection: close": its GOAWAY ends the connection instead.
+            let http2 = request.version() == Version::HTTP_2;
+            let response = answer(request, stage.clone(), in_flight).await;
+            if http2 && *stage.borrow() != Stage::Serving {
+                last.notify_one();
+            }
+            Ok::<_, Infallible>(response)
+        }
     });
-    let mut connection = pin!(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
-    // A client that went away is none of our business.
-    let close = async { drop(closing.wait_for(|stage| *stage == Stage::Closing).await) };
+    let builder = auto::Builder::new(TokioExecutor::new());
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
+    let close = async {
+        tokio::select! {
+            // A client that went away is none of our business.
+            _ = closing.wait_for(|stage| *stage == Stage::Closing) => {}
+            () = answered_last.notified() => {}
+        }
+    };
     tokio::select! {
         _ = &mut connection => {}
         () = close => {
@@ -185,6 +227,7 @@ async fn answer(
     stage: watch::Receiver<Stage>,
     in_flight: InFlight,
 ) -> Response<Body> {
+    let may_close = request.version() != Version::HTTP_2;
     let mut response = match request.uri().path() {
         "/" => {
             sleep(WORK).await;
@@ -203,7 +246,7 @@ async fn answer(
         },
         _ => text(StatusCode::NOT_FOUND, "not found\n"),
     };
-    if *stage.borrow() != Stage::Serving {
+    if may_close && *stage.borrow() != Stage::Serving {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     response

@@ -1,7 +1,6 @@
 //! Pre-stop hooks: a command run inside the server's namespaces, as a runtime's exec does.
 
 use std::{
-    ffi::CString,
     fs::File,
     os::{fd::AsRawFd, unix::process::CommandExt},
     time::Duration,
@@ -10,8 +9,8 @@ use std::{
 use anyhow::{Context, Result};
 
 use super::sandbox::{
-    Cgroup, Exit, OutputTail, Sandbox, command_of,
-    process::{Process, check, join_sandbox},
+    Cgroup, Container, ContainerSpec, Exit, OutputTail, command_of,
+    process::{Process, become_user, check, join_sandbox},
 };
 use crate::clock::mono_ns;
 
@@ -28,30 +27,31 @@ pub struct HookRun {
     pub output: String,
 }
 
-impl Sandbox {
-    /// Runs `command` in the server's netns, pid and mount namespaces and cgroup. When the timeout is
-    /// over it is left running, as by a kubelet; it then dies with the server.
+impl Container {
+    /// Runs `words` in the container's namespaces and cgroup, as its user. When the timeout is over it
+    /// is left running, as by a kubelet; it then dies with the container.
     ///
-    /// Errors: the command cannot be run, or the server has ended.
-    pub async fn run_in_target(&self, command: &[String], timeout: Duration) -> Result<HookRun> {
-        let mut prepared = command_of(command)?;
+    /// Errors: the command cannot be run, or the container has ended.
+    pub async fn run_in_target(&self, words: &[String], timeout: Duration) -> Result<HookRun> {
+        let spec = ContainerSpec { words: words.to_vec(), ..self.spec().clone() };
+        let mut prepared = command_of(&spec)?;
         let mounts_path = format!("/proc/{}/ns/mnt", self.pid());
         let mounts = File::open(&mounts_path).context("cannot run the hook: the server has ended")?;
-        let directory = CString::new(std::env::current_dir()?.into_os_string().into_encoded_bytes())?;
-        let cgroup = self.namespaces().cgroup().map(Cgroup::entrance).transpose()?;
+        let (user, directory) = (spec.user, spec.working_directory()?);
+        let cgroup = self.cgroup().map(Cgroup::entrance).transpose()?;
         // SAFETY: between fork and exec only system calls are made, nothing is allocated or locked.
         unsafe {
             prepared.pre_exec(move || {
                 join_sandbox(cgroup.as_ref())?;
-                check(libc::setns(mounts.as_raw_fd(), libc::CLONE_NEWNS))?;
                 // Entering a mount namespace goes to its root.
-                check(libc::chdir(directory.as_ptr()))
+                check(libc::setns(mounts.as_raw_fd(), libc::CLONE_NEWNS))?;
+                become_user(user, &directory)
             });
         }
         let start_mono_ns = mono_ns();
-        let spawned = self.namespaces().run_inside(move || prepared.spawn()).await?;
+        let spawned = self.thread().run(move || prepared.spawn()).await?;
         let mut child =
-            spawned.with_context(|| format!("cannot run the pre-stop hook `{}`", command.join(" ")))?;
+            spawned.with_context(|| format!("cannot run the pre-stop hook `{}`", words.join(" ")))?;
         let output = OutputTail::new();
         let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
         let process = Process::adopt(child, start_mono_ns)?;

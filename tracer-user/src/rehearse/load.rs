@@ -3,8 +3,11 @@
 
 mod client;
 mod connection;
+mod http;
+mod message;
 mod outcome;
 mod plan;
+mod protocol;
 mod random;
 mod summary;
 
@@ -17,15 +20,19 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-pub(crate) use self::connection::{Connection, Exchange, Message};
 use self::{
     client::{Client, Stage},
     random::Random,
     summary::Recorder,
 };
+pub(crate) use self::{
+    connection::{Connection, Exchange},
+    message::Message,
+};
 pub use self::{
     outcome::{Cause, Outcome, Phase, RequestResult},
     plan::{Group, Kind, LoadPlan, LoadSpec},
+    protocol::Protocol,
     summary::{Counts, Summary},
 };
 use super::sandbox::{CLIENT, ClientNet};
@@ -53,6 +60,7 @@ impl Load {
                     source: CLIENT.matching(target.ip()),
                     target,
                     message: message(plan, group),
+                    protocol: plan.protocol.clone(),
                     stage: watched.clone(),
                     recorder: recorder.clone(),
                     random: Random::for_client(plan.seed, number),

@@ -1,5 +1,6 @@
 //! Rehearsing a pod's termination: the sandbox, its client load, and the kubelet's sequence.
 
+pub mod certificate;
 pub mod comparison;
 pub mod demo;
 pub mod hook;

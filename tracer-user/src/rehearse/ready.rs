@@ -8,8 +8,8 @@ use tokio::time::{Instant, sleep};
 
 use super::{
     listeners::listeners,
-    load::{Connection, Exchange, Message},
-    sandbox::{CHECKER, Namespaces, SERVER, Sandbox},
+    load::{Connection, Exchange, Message, Protocol},
+    sandbox::{CHECKER, Container, Namespaces, SERVER, Sandbox},
 };
 
 const DETECTION_INTERVAL: Duration = Duration::from_millis(10);
@@ -26,6 +26,8 @@ pub struct Readiness {
     pub path: Option<String>,
     /// How long it may take from the call on.
     pub timeout: Duration,
+    /// What the checker speaks.
+    pub protocol: Protocol,
 }
 
 /// Waits until the server is ready and returns the address to send traffic to.
@@ -42,7 +44,7 @@ pub async fn wait_ready(sandbox: &Sandbox, readiness: &Readiness) -> Result<Sock
             }
             sleep(DETECTION_INTERVAL).await;
         };
-        while let Err(reason) = check(sandbox, target, readiness.path.clone()).await? {
+        while let Err(reason) = check(sandbox, target, readiness).await? {
             missing = reason;
             sleep(CHECK_INTERVAL).await;
         }
@@ -50,20 +52,35 @@ pub async fn wait_ready(sandbox: &Sandbox, readiness: &Readiness) -> Result<Sock
     };
     tokio::select! {
         ready = ready => return ready,
-        exit = sandbox.exited() => {
-            let status = exit?.status;
-            sandbox.output().complete().await;
-            bail!("the server ended before it was ready ({status}); {}", last_output(sandbox));
+        ended = sandbox.any_exited() => {
+            let (container, exit) = ended?;
+            container.output().complete().await;
+            let name = called(sandbox, container);
+            bail!("{name} ended before the server was ready ({}); {}", exit.status, last_output(container));
         }
         () = tokio::time::sleep_until(deadline) => {}
     }
-    bail!("the server was not ready within {:?}: {missing}; {}", readiness.timeout, last_output(sandbox))
+    bail!(
+        "the server was not ready within {:?}: {missing}; {}",
+        readiness.timeout,
+        last_output(sandbox.main())
+    )
 }
 
-fn last_output(sandbox: &Sandbox) -> String {
-    match sandbox.output().last_lines(20) {
+/// What a container printed last, in words.
+pub(crate) fn last_output(container: &Container) -> String {
+    match container.output().last_lines(20) {
         lines if lines.is_empty() => "it printed nothing".to_owned(),
         lines => format!("it printed last:\n{lines}"),
+    }
+}
+
+/// What a container is called in messages.
+pub(crate) fn called(sandbox: &Sandbox, container: &Container) -> String {
+    if container.pid() == sandbox.main().pid() {
+        "the server".to_owned()
+    } else {
+        format!("the container {}", container.spec().name)
     }
 }
 
@@ -102,11 +119,13 @@ fn reachable(listener: SocketAddr) -> Option<SocketAddr> {
 }
 
 /// One check from the checker's address: the inner error says why the server is not ready yet.
-async fn check(sandbox: &Sandbox, target: SocketAddr, path: Option<String>) -> Result<Result<(), String>> {
+async fn check(sandbox: &Sandbox, target: SocketAddr, readiness: &Readiness) -> Result<Result<(), String>> {
     let source = CHECKER.matching(target.ip());
+    let (path, protocol) = (readiness.path.clone(), readiness.protocol.clone());
     let once = async move {
-        let mut connection =
-            Connection::open(source, target).await.map_err(|failure| failure.cause.to_string())?;
+        let mut connection = Connection::open(source, target, &protocol)
+            .await
+            .map_err(|failure| format!("{} {}", failure.cause, failure.phase))?;
         let Some(path) = path else { return Ok(()) };
         let message = Message { close: true, ..Message::new(Method::GET, path) };
         match connection.exchange(&message).await {

@@ -3,12 +3,13 @@
 use std::{fmt, str::FromStr, time::Duration};
 
 use anyhow::{Result, bail};
+use futures::future::{try_join, try_join_all};
 use nix::sys::signal::Signal;
 use tokio::time::{Instant, timeout};
 
 use super::{
     hook::HookRun,
-    sandbox::{Exit, Sandbox},
+    sandbox::{Container, Exit, Sandbox},
 };
 use crate::clock::mono_ns;
 
@@ -84,7 +85,7 @@ pub struct TerminationPlan {
     pub grace: Duration,
 }
 
-/// A step of a termination, told as it happens.
+/// A step of the server's termination, told as it happens.
 #[derive(Debug, Clone)]
 pub enum Step {
     /// The pre-stop hook is about to start.
@@ -108,7 +109,7 @@ pub enum Step {
     Exited(Exit),
 }
 
-/// When what happened, in ns of `CLOCK_MONOTONIC`.
+/// When what happened to the server, in ns of `CLOCK_MONOTONIC`.
 #[derive(Debug, Clone)]
 pub struct Timings {
     /// The termination began: the API would show the pod as deleted.
@@ -123,51 +124,80 @@ pub struct Timings {
     pub exit: Exit,
 }
 
-/// Terminates the server as a kubelet does, telling each step. A failing hook stops nothing, as in
-/// Kubernetes. Errors: a signal could not be sent.
+/// How one container was stopped.
+struct Stopped {
+    stop_signal_mono_ns: Option<u64>,
+    kill_signal_mono_ns: Option<u64>,
+    exit: Exit,
+}
+
+/// Terminates all containers as a kubelet does, telling the server's steps: all at once, the server
+/// after its pre-stop hook; then the sidecars one after the other, the last one first. A failing hook
+/// stops nothing, as in Kubernetes. Errors: a signal could not be sent.
 pub async fn terminate(
     sandbox: &Sandbox,
     plan: &TerminationPlan,
     mut on_step: impl FnMut(&Step),
 ) -> Result<Timings> {
     let (begin, begin_mono_ns) = (Instant::now(), mono_ns());
-    let pre_stop = match &plan.pre_stop {
-        Some(command) => Some(run_hook(sandbox, command, plan.grace, &mut on_step).await),
-        None => None,
+    let main = async {
+        let pre_stop = match &plan.pre_stop {
+            Some(command) => Some(run_hook(sandbox.main(), command, plan.grace, &mut on_step).await),
+            None => None,
+        };
+        anyhow::Ok((pre_stop, stop(sandbox.main(), plan, begin, &mut on_step).await?))
     };
+    let (sidecars, beside): (Vec<_>, Vec<_>) =
+        sandbox.others().iter().partition(|container| container.spec().sidecar);
+    let beside = beside.into_iter().map(async |container| stop(container, plan, begin, |_| {}).await);
+    let ((pre_stop, stopped), _) = try_join(main, try_join_all(beside)).await?;
+    for sidecar in sidecars.into_iter().rev() {
+        stop(sidecar, plan, begin, |_| {}).await?;
+    }
+    let Stopped { stop_signal_mono_ns, kill_signal_mono_ns, exit } = stopped;
+    Ok(Timings { begin_mono_ns, pre_stop, stop_signal_mono_ns, kill_signal_mono_ns, exit })
+}
+
+/// The stop signal, what is left of the grace period, SIGKILL.
+async fn stop(
+    container: &Container,
+    plan: &TerminationPlan,
+    begin: Instant,
+    mut on_step: impl FnMut(&Step),
+) -> Result<Stopped> {
     let mut kill_signal_mono_ns = None;
-    let stop_signal_mono_ns = match sandbox.exit() {
+    let stop_signal_mono_ns = match container.exit() {
         Some(_) => None,
         None => {
             let at_mono_ns = mono_ns();
             on_step(&Step::StopSignal { at_mono_ns });
-            sandbox.signal(plan.stop_signal.number())?;
+            container.signal(plan.stop_signal.number())?;
             Some(at_mono_ns)
         }
     };
     let left = plan.grace.saturating_sub(begin.elapsed()).max(MINIMUM_GRACE);
-    let exit = match timeout(left, sandbox.exited()).await {
+    let exit = match timeout(left, container.exited()).await {
         Ok(exit) => exit?,
         Err(_) => {
             let at_mono_ns = mono_ns();
             on_step(&Step::KillSignal { at_mono_ns });
-            sandbox.signal(libc::SIGKILL)?;
+            container.signal(libc::SIGKILL)?;
             kill_signal_mono_ns = Some(at_mono_ns);
-            sandbox.exited().await?
+            container.exited().await?
         }
     };
     on_step(&Step::Exited(exit));
-    Ok(Timings { begin_mono_ns, pre_stop, stop_signal_mono_ns, kill_signal_mono_ns, exit })
+    Ok(Stopped { stop_signal_mono_ns, kill_signal_mono_ns, exit })
 }
 
 async fn run_hook(
-    sandbox: &Sandbox,
+    container: &Container,
     command: &[String],
     grace: Duration,
     on_step: &mut impl FnMut(&Step),
 ) -> Result<HookRun, String> {
     on_step(&Step::PreStopStarted { at_mono_ns: mono_ns() });
-    let run = sandbox.run_in_target(command, grace).await.map_err(|error| format!("{error:#}"));
+    let run = container.run_in_target(command, grace).await.map_err(|error| format!("{error:#}"));
     on_step(&Step::PreStopEnded(run.clone()));
     run
 }

@@ -13,9 +13,11 @@ use tokio::{
 };
 
 use super::{
-    connection::{Connection, Exchange, Message},
-    outcome::{Outcome, Phase, RequestResult},
+    connection::{Connection, Exchange},
+    message::Message,
+    outcome::{Outcome, RequestResult},
     plan::Kind,
+    protocol::Protocol,
     random::Random,
     summary::Recorder,
 };
@@ -41,6 +43,7 @@ pub(super) struct Client {
     pub(super) source: IpAddr,
     pub(super) target: SocketAddr,
     pub(super) message: Message,
+    pub(super) protocol: Protocol,
     pub(super) stage: watch::Receiver<Stage>,
     pub(super) recorder: Recorder,
     pub(super) random: Random,
@@ -128,10 +131,10 @@ impl Client {
     }
 
     async fn connect(&self, start: u64) -> Option<Connection> {
-        match self.unless_aborted(Connection::open(self.source, self.target)).await {
+        match self.unless_aborted(Connection::open(self.source, self.target, &self.protocol)).await {
             Some(Ok(connection)) => Some(connection),
             Some(Err(failure)) => {
-                let outcome = Outcome::Failed { cause: failure.cause, phase: Phase::Connect };
+                let outcome = Outcome::Failed { cause: failure.cause, phase: failure.phase };
                 self.record(failure.local, false, start, outcome);
                 None
             }

@@ -4,7 +4,6 @@
 mod tests;
 
 use std::{
-    convert::Infallible,
     io,
     net::{IpAddr, SocketAddr},
     sync::{
@@ -14,51 +13,25 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
-use futures::stream;
-use http_body_util::{BodyExt, Empty, StreamBody, combinators::UnsyncBoxBody};
+use http_body_util::BodyExt;
 use hyper::{
-    Method, Request, Response,
-    body::{Frame, Incoming},
-    client::conn::http1::{self, SendRequest},
-    header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderValue},
+    Response,
+    body::Incoming,
+    header::{CONNECTION, HeaderValue},
 };
-use hyper_util::rt::TokioIo;
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    net::TcpSocket,
-    task::JoinHandle,
-    time::{sleep, timeout},
-};
+use tokio::{net::TcpSocket, time::timeout};
 
-use super::outcome::{Cause, Phase};
+use super::{
+    http::{self, Driver, Sender},
+    message::Message,
+    outcome::{Cause, Phase, h2_error},
+    protocol::{Protocol, Stream},
+    random::Random,
+};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long an answer, or its next part, may take beyond what the request asks for.
 const PATIENCE: Duration = Duration::from_secs(30);
-const UPLOAD_INTERVAL: Duration = Duration::from_millis(100);
-const UPLOAD_CHUNK: &[u8] = &[b'u'; 1024];
-
-type Body = UnsyncBoxBody<Bytes, Infallible>;
-
-/// A request to be sent.
-#[derive(Debug, Clone)]
-pub(crate) struct Message {
-    pub(crate) method: Method,
-    pub(crate) path: String,
-    /// How long the body takes to send: one KiB each 100 ms.
-    pub(crate) upload: Duration,
-    /// How long the server is asked to work.
-    pub(crate) work: Duration,
-    /// Whether the server is asked to close the connection after its answer.
-    pub(crate) close: bool,
-}
-
-impl Message {
-    pub(crate) fn new(method: Method, path: String) -> Self {
-        Self { method, path, upload: Duration::ZERO, work: Duration::ZERO, close: false }
-    }
-}
 
 /// What became of a request on an open connection.
 pub(crate) enum Exchange {
@@ -74,12 +47,15 @@ pub(crate) enum Exchange {
 pub(crate) struct ConnectFailure {
     pub(crate) local: SocketAddr,
     pub(crate) cause: Cause,
+    pub(crate) phase: Phase,
 }
 
 /// An open connection; closed when dropped.
 pub(crate) struct Connection {
-    sender: SendRequest<Body>,
-    driver: JoinHandle<()>,
+    sender: Sender,
+    driver: Driver,
+    protocol: Protocol,
+    ids: Random,
     pub(crate) local: SocketAddr,
     peer: SocketAddr,
     pub(crate) requests: u64,
@@ -87,17 +63,34 @@ pub(crate) struct Connection {
 
 impl Connection {
     /// Connects from `source`. The port is bound before, so that it is known also if this fails.
-    pub(crate) async fn open(source: IpAddr, peer: SocketAddr) -> Result<Self, ConnectFailure> {
+    pub(crate) async fn open(
+        source: IpAddr,
+        peer: SocketAddr,
+        protocol: &Protocol,
+    ) -> Result<Self, ConnectFailure> {
         let unbound = SocketAddr::new(source, 0);
-        let (socket, local) =
-            bind(unbound).map_err(|error| ConnectFailure { local: unbound, cause: Cause::of_io(&error) })?;
-        let failed = |cause| ConnectFailure { local, cause };
+        let (socket, local) = bind(unbound).map_err(|error| ConnectFailure {
+            local: unbound,
+            cause: Cause::of_io(&error),
+            phase: Phase::Connect,
+        })?;
+        let failed = |cause, phase| ConnectFailure { local, cause, phase };
         let stream = match timeout(CONNECT_TIMEOUT, socket.connect(peer)).await {
-            Err(_) => return Err(failed(Cause::ConnectTimeout)),
-            Ok(connected) => connected.map_err(|error| failed(Cause::of_io(&error)))?,
+            Err(_) => return Err(failed(Cause::ConnectTimeout, Phase::Connect)),
+            Ok(connected) => connected.map_err(|error| failed(Cause::of_io(&error), Phase::Connect))?,
         };
-        let (sender, driver) = start_http(stream).await.map_err(|error| failed(Cause::of_http(&error)))?;
-        Ok(Self { sender, driver, local, peer, requests: 0 })
+        let started = async {
+            let started = match protocol.secure(stream, peer.ip()).await? {
+                Stream::Plain(stream) => http::start(stream, protocol.http2).await,
+                Stream::Tls(stream) => http::start(*stream, protocol.http2).await,
+            };
+            started.map_err(|error| Cause::of_http(&error))
+        };
+        let phase = if protocol.is_tls() { Phase::Handshake } else { Phase::Connect };
+        let started = timeout(CONNECT_TIMEOUT, started).await.unwrap_or(Err(Cause::ConnectTimeout));
+        let (sender, driver) = started.map_err(|cause| failed(cause, phase))?;
+        let ids = Random::for_client(u64::from(local.port()), crate::clock::mono_ns());
+        Ok(Self { sender, driver, protocol: protocol.clone(), ids, local, peer, requests: 0 })
     }
 
     /// Sends a request and reads its whole answer.
@@ -106,16 +99,17 @@ impl Connection {
             return Exchange::NotSent;
         }
         let sent = Arc::new(AtomicBool::new(false));
-        let Ok(request) = self.request(message, &sent) else {
+        let Ok(request) = message.request(&self.protocol, self.peer, &mut self.ids, &sent) else {
             let cause = Cause::Other(format!("{} is no path", message.path));
             return Exchange::Failed { cause, phase: Phase::Send };
         };
         self.requests += 1;
         let patience = PATIENCE + message.upload + message.work;
         let phase = || if sent.load(Ordering::Relaxed) { Phase::Headers } else { Phase::Send };
-        match timeout(patience, self.sender.try_send_request(request)).await {
+        match timeout(patience, self.sender.send(request)).await {
             Ok(Ok(response)) => read(response, patience).await,
             Ok(Err(unsent)) if unsent.message().is_some() => Exchange::NotSent,
+            Ok(Err(failed)) if was_refused(failed.error()) => Exchange::NotSent,
             Ok(Err(failed)) => Exchange::Failed { cause: Cause::of_http(failed.error()), phase: phase() },
             Err(_) => Exchange::Failed { cause: Cause::Timeout, phase: phase() },
         }
@@ -123,28 +117,7 @@ impl Connection {
 
     /// Waits until the connection is closed by the server. May be called once.
     pub(crate) async fn closed(&mut self) {
-        let _ = (&mut self.driver).await;
-    }
-
-    fn request(&self, message: &Message, sent: &Arc<AtomicBool>) -> hyper::http::Result<Request<Body>> {
-        let mut request = Request::builder().method(&message.method).uri(&message.path);
-        request = request.header(HOST, self.peer.to_string());
-        if message.close {
-            request = request.header(CONNECTION, "close");
-        }
-        let chunks = message.upload.as_millis() / UPLOAD_INTERVAL.as_millis();
-        if chunks == 0 {
-            sent.store(true, Ordering::Relaxed);
-            return request.body(Empty::new().boxed_unsync());
-        }
-        let length = HeaderValue::from_str(&(chunks * UPLOAD_CHUNK.len() as u128).to_string())?;
-        request.header(CONTENT_LENGTH, length).body(slow_body(chunks, Arc::clone(sent)))
-    }
-}
-
-impl Drop for Connection {
-    fn drop(&mut self) {
-        self.driver.abort();
+        self.driver.closed().await;
     }
 }
 
@@ -155,13 +128,13 @@ fn bind(address: SocketAddr) -> io::Result<(TcpSocket, SocketAddr)> {
     Ok((socket, local))
 }
 
-async fn start_http(
-    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
-) -> hyper::Result<(SendRequest<Body>, JoinHandle<()>)> {
-    let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    // Its error reaches the request in flight; without one it is an idle close.
-    let driver = tokio::spawn(async move { drop(connection.await) });
-    Ok((sender, driver))
+/// Whether an HTTP/2 server says that it has not begun with the request: a client may send it again,
+/// whatever it asks for, so that nothing is lost.
+fn was_refused(error: &hyper::Error) -> bool {
+    let Some(error) = h2_error(error) else { return false };
+    let unprocessed = error.is_go_away() && error.reason() == Some(h2::Reason::NO_ERROR);
+    error.is_remote()
+        && (unprocessed || error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM))
 }
 
 fn asks_to_close(connection: &HeaderValue) -> bool {
@@ -185,19 +158,4 @@ async fn read(response: Response<Incoming>, patience: Duration) -> Exchange {
         };
         return Exchange::Failed { cause, phase: Phase::Body };
     }
-}
-
-fn slow_body(chunks: u128, sent: Arc<AtomicBool>) -> Body {
-    let frames = stream::unfold(chunks, move |left| {
-        let sent = Arc::clone(&sent);
-        async move {
-            if left == 0 {
-                return None;
-            }
-            sleep(UPLOAD_INTERVAL).await;
-            sent.store(left == 1, Ordering::Relaxed);
-            Some((Ok(Frame::data(Bytes::from_static(UPLOAD_CHUNK))), left - 1))
-        }
-    });
-    StreamBody::new(frames).boxed_unsync()
 }

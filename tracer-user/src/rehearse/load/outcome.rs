@@ -49,6 +49,8 @@ pub enum Outcome {
 pub enum Phase {
     /// No connection yet.
     Connect,
+    /// Connected, within the TLS handshake.
+    Handshake,
     /// The request was not wholly sent.
     Send,
     /// The answer had not begun.
@@ -61,6 +63,7 @@ impl fmt::Display for Phase {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             Self::Connect => "connecting",
+            Self::Handshake => "in the TLS handshake",
             Self::Send => "sending",
             Self::Headers => "waiting for the answer",
             Self::Body => "reading the answer",
@@ -102,9 +105,11 @@ impl Cause {
     }
 
     pub(super) fn of_http(error: &hyper::Error) -> Self {
-        let mut sources = successors(error.source(), |error: &&(dyn Error + 'static)| (*error).source());
-        if let Some(error) = sources.find_map(|error| error.downcast_ref::<io::Error>()) {
+        if let Some(error) = sources(error).find_map(|error| error.downcast_ref::<io::Error>()) {
             return Self::of_io(error);
+        }
+        if let Some(error) = h2_error(error) {
+            return Self::of_h2(error);
         }
         if error.is_incomplete_message() || error.is_closed() || error.is_canceled() {
             return Self::Eof;
@@ -112,9 +117,27 @@ impl Cause {
         Self::Other(error.to_string())
     }
 
+    fn of_h2(error: &h2::Error) -> Self {
+        match error.get_io() {
+            // h2 itself says so of streams whose connection was closed; the kernel's error has a number.
+            Some(io) if io.kind() == io::ErrorKind::BrokenPipe && io.raw_os_error().is_none() => Self::Eof,
+            Some(io) => Self::of_io(io),
+            None => Self::Other(error.to_string()),
+        }
+    }
+
     pub(super) fn within_body(self) -> Self {
         if self == Self::Eof { Self::Truncated } else { self }
     }
+}
+
+fn sources(error: &hyper::Error) -> impl Iterator<Item = &(dyn Error + 'static)> {
+    successors(error.source(), |error| (*error).source())
+}
+
+/// What HTTP/2 says of an error, if it does.
+pub(super) fn h2_error(error: &hyper::Error) -> Option<&h2::Error> {
+    sources(error).find_map(|error| error.downcast_ref())
 }
 
 impl fmt::Display for Cause {

@@ -4,6 +4,8 @@ use std::{fmt, str::FromStr, time::Duration};
 
 use anyhow::{Context, Result, bail, ensure};
 
+use super::protocol::Protocol;
+
 const MAX_CLIENTS: u32 = 1000;
 const DEFAULT_DURATION: Duration = Duration::from_secs(6);
 
@@ -129,6 +131,8 @@ pub struct LoadPlan {
     pub long_path: String,
     /// What the clients' think times come from: the same seed gives the same ones.
     pub seed: u64,
+    /// What they speak.
+    pub protocol: Protocol,
 }
 
 impl Default for LoadPlan {
@@ -138,6 +142,7 @@ impl Default for LoadPlan {
             path: "/".to_owned(),
             long_path: "/slow?ms={ms}".to_owned(),
             seed: 1,
+            protocol: Protocol::default(),
         }
     }
 }

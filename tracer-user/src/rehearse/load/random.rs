@@ -1,4 +1,4 @@
-//! Think times from a seed, so that a run can be repeated.
+//! Think times from a seed, so that a run can be repeated; and numbers that tell requests apart.
 
 use std::time::Duration;
 
@@ -18,7 +18,8 @@ impl Random {
         Duration::from_micros(10_000 + self.next() % 10_001)
     }
 
-    fn next(&mut self) -> u64 {
+    /// The next number.
+    pub(super) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

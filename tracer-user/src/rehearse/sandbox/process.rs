@@ -1,6 +1,7 @@
 //! Processes inside the sandbox: how they start, how they are signalled, how their end is seen.
 
 use std::{
+    ffi::{CStr, CString},
     fs::File,
     io::{self, Write},
     os::{
@@ -14,6 +15,7 @@ use std::{
 use anyhow::{Context, Result, anyhow};
 use tokio::sync::watch;
 
+use super::User;
 use crate::clock::mono_ns;
 
 /// How and when a process ended.
@@ -105,8 +107,13 @@ fn open_pidfd(pid: u32) -> io::Result<OwnedFd> {
 }
 
 /// Makes `command` start as a container's first process does: with a /proc of its pid namespace,
-/// in the cgroup, with default signal handling, and dying with the thread that spawns it.
-pub(super) fn isolate_as_init(command: &mut Command, cgroup: Option<File>) {
+/// in the cgroup, as the user, with default signal handling, and dying with the thread that spawns it.
+pub(super) fn isolate_as_init(
+    command: &mut Command,
+    cgroup: Option<File>,
+    user: Option<User>,
+    directory: CString,
+) {
     // SAFETY: between fork and exec only system calls are made, nothing is allocated or locked.
     unsafe {
         command.pre_exec(move || {
@@ -114,7 +121,8 @@ pub(super) fn isolate_as_init(command: &mut Command, cgroup: Option<File>) {
             check(libc::unshare(libc::CLONE_NEWNS))?;
             // Our /proc must not propagate to the host's mount namespace.
             mount(c"none", c"/", c"none", libc::MS_REC | libc::MS_PRIVATE)?;
-            mount(c"proc", c"/proc", c"proc", libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC)
+            mount(c"proc", c"/proc", c"proc", libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC)?;
+            become_user(user, &directory)
         });
     }
 }
@@ -139,16 +147,26 @@ pub(crate) fn join_sandbox(mut cgroup: Option<&File>) -> io::Result<()> {
     }
 }
 
+/// The last step before exec: goes to the directory with the user's rights. System calls only.
+pub(crate) fn become_user(user: Option<User>, directory: &CStr) -> io::Result<()> {
+    // SAFETY: plain system calls on integers and on a string that outlives them.
+    unsafe {
+        if let Some(User { uid, gid }) = user {
+            check(libc::setgroups(0, std::ptr::null()))?;
+            check(libc::setresgid(gid, gid, gid))?;
+            check(libc::setresuid(uid, uid, uid))?;
+            // The kernel forgets it when rights change.
+            check(libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL))?;
+        }
+        check(libc::chdir(directory.as_ptr()))
+    }
+}
+
 pub(crate) fn check(result: i32) -> io::Result<()> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-fn mount(
-    source: &std::ffi::CStr,
-    target: &std::ffi::CStr,
-    kind: &std::ffi::CStr,
-    flags: u64,
-) -> io::Result<()> {
+fn mount(source: &CStr, target: &CStr, kind: &CStr, flags: u64) -> io::Result<()> {
     // SAFETY: the strings are NUL-terminated and outlive the call; no mount data is passed.
     check(unsafe { libc::mount(source.as_ptr(), target.as_ptr(), kind.as_ptr(), flags, std::ptr::null()) })
 }

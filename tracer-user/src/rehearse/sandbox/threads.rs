@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context, Result, anyhow};
 use nix::{
     errno::Errno,
-    sched::{CloneFlags, unshare},
+    sched::{CloneFlags, setns, unshare},
 };
 use tokio::{
     runtime::{Builder, Handle, Runtime},
@@ -22,14 +22,15 @@ type Job = Box<dyn FnOnce() + Send>;
 ///
 /// It must live as long as the processes that it spawned: their `PR_SET_PDEATHSIG` watches the
 /// spawning thread, not the process.
-pub(super) struct NamespaceThread {
+pub(crate) struct NamespaceThread {
     jobs: Option<SyncSender<Job>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl NamespaceThread {
-    /// Starts the thread and moves it into new namespaces. Errors: missing privilege.
-    pub(super) async fn start(name: &str, namespaces: CloneFlags) -> Result<Self> {
+    /// Starts the thread and moves it into `netns`, if there is one, and new namespaces. Errors:
+    /// missing privilege.
+    pub(super) async fn start(name: &str, netns: Option<File>, namespaces: CloneFlags) -> Result<Self> {
         let (jobs, inbox) = sync_channel::<Job>(16);
         let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || {
             while let Ok(job) = inbox.recv() {
@@ -37,15 +38,21 @@ impl NamespaceThread {
             }
         })?;
         let started = Self { jobs: Some(jobs), thread: Some(thread) };
-        started.run(move || enter_new(namespaces)).await??;
+        let enter = move || {
+            if let Some(netns) = netns {
+                setns(netns, CloneFlags::CLONE_NEWNET).context("cannot enter the server's netns")?;
+            }
+            enter_new(namespaces)
+        };
+        started.run(enter).await??;
         Ok(started)
     }
 
     /// Runs `job` on the thread and hands back its result. Errors: a job panicked before.
-    pub(super) async fn run<T: Send + 'static>(&self, job: impl FnOnce() -> T + Send + 'static) -> Result<T> {
+    pub(crate) async fn run<T: Send + 'static>(&self, job: impl FnOnce() -> T + Send + 'static) -> Result<T> {
         let (answer, answered) = oneshot::channel();
         let job: Job = Box::new(move || drop(answer.send(job())));
-        let ended = || anyhow!("the sandbox's server thread has ended; this is a bug, please report it");
+        let ended = || anyhow!("a thread of the sandbox has ended; this is a bug, please report it");
         self.jobs.as_ref().ok_or_else(ended)?.send(job).map_err(|_| ended())?;
         answered.await.map_err(|_| ended())
     }

@@ -2,7 +2,7 @@
 
 use tracer_core::{
     event::Mono,
-    output::{ExitEvent, HookRunEvent, LostEvent, PhaseEvent, SignalEvent, Status},
+    output::{EndpointEvent, ExitEvent, HookRunEvent, LostEvent, PhaseEvent, SignalEvent, Status},
     words::{Confidence, Ending, Phase},
 };
 
@@ -66,6 +66,17 @@ pub(super) fn hook_run(look: Look, event: &HookRunEvent) -> String {
     let status = names::status(&event.status);
     let status = if fine { status } else { look.paint(DOUBT, &status) };
     format!("{} from outside ended after {took:.3} s: {status}", names::clean(&event.process.command))
+}
+
+/// An endpoint of a Service changed.
+pub(super) fn endpoint(event: &EndpointEvent) -> String {
+    let state = match (event.present, event.ready, event.terminating) {
+        (false, ..) => "is gone",
+        (_, true, _) => "is ready",
+        (_, _, true) => "is terminating, not ready",
+        _ => "is not ready",
+    };
+    format!("endpoint {} of {} {state}", event.address, names::clean(&event.service))
 }
 
 /// A loss. The kernel's reason is left out where there is no room.

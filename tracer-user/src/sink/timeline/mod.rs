@@ -157,6 +157,7 @@ impl Render for Timeline {
             Body::HookRun(event) => {
                 self.tell(line, &event.container.name, &live::hook_run(look, event), bytes);
             }
+            Body::Endpoint(event) => self.tell(line, "", &live::endpoint(event), bytes),
             Body::TargetEnded(event) => {
                 self.tell(line, "", &format!("no verdict: {}", names::clean(&event.reason)), bytes);
             }

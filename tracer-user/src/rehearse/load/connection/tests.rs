@@ -3,13 +3,27 @@
 use anyhow::Result;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 
-use super::*;
+use hyper::Method;
+use tokio::time::sleep;
+
+use super::{super::message::UPLOAD_INTERVAL, *};
 
 async fn connect() -> Result<(Connection, DuplexStream)> {
     let (client, server) = duplex(64 * 1024);
-    let (sender, driver) = start_http(client).await?;
+    let (sender, driver) = http::start(client, false).await?;
     let (local, peer) = ("10.99.0.1:40000".parse()?, "10.99.0.2:80".parse()?);
-    Ok((Connection { sender, driver, local, peer, requests: 0 }, server))
+    Ok((
+        Connection {
+            sender,
+            driver,
+            protocol: Protocol::default(),
+            ids: Random::for_client(1, 1),
+            local,
+            peer,
+            requests: 0,
+        },
+        server,
+    ))
 }
 
 /// Sends a GET to a server that answers `answer` and closes.

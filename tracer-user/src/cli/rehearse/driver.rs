@@ -1,0 +1,163 @@
+//! What happens to the server while it is traced: readiness, load, termination, and the last answers.
+
+use std::{net::SocketAddr, time::Duration};
+
+use anyhow::{Result, bail};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep},
+};
+use tracer_core::{event::TargetId, input::InventoryUpdate, lifecycle::Source};
+
+use super::{Arguments, Progress};
+use crate::rehearse::{
+    hook::HookRun,
+    load::{Kind, Load, Outcome, Summary},
+    ready::{called, last_output, wait_ready},
+    sandbox::Sandbox,
+    terminate::{Step, Timings, terminate},
+};
+
+/// How long after the exit late segments are waited for.
+const AFTER_EXIT: Duration = Duration::from_millis(300);
+/// How long requests in flight may take after the server has exited.
+const LAST_REQUESTS: Duration = Duration::from_secs(2);
+const REFRESH: Duration = Duration::from_millis(200);
+
+/// Runs the whole rehearsal of started containers; returns what the clients saw.
+///
+/// # Errors
+/// If the server does not become ready, ends by itself, or answers nothing.
+pub(super) async fn drive(
+    arguments: &Arguments,
+    sandbox: &Sandbox,
+    target: TargetId,
+    tell: mpsc::Sender<InventoryUpdate>,
+    progress: &Progress,
+) -> Result<Summary> {
+    progress.tell("waiting until the server is ready");
+    let address = wait_ready(sandbox, &arguments.readiness()?).await?;
+    let load = Load::start(sandbox.namespaces().clients(), &arguments.load_plan()?, address);
+    tokio::select! {
+        () = sleep(arguments.warm_up) => {}
+        () = show_load(&load, progress) => {}
+        ended = sandbox.any_exited() => {
+            let (container, exit) = ended?;
+            container.output().complete().await;
+            bail!(
+                "{} ended by itself while the load ran ({}), before it was to be terminated; {}",
+                called(sandbox, container), exit.status, last_output(container)
+            );
+        }
+    }
+    check_load(arguments, &load.snapshot(), address)?;
+    let stop_new = async {
+        sleep(arguments.lag).await;
+        load.stop_new();
+    };
+    let on_step = |step: &Step| {
+        progress.tell(words(step, arguments));
+        if let Step::PreStopStarted { at_mono_ns } = step {
+            let update = InventoryUpdate::PreStop {
+                target,
+                container: Some(0),
+                time: *at_mono_ns,
+                source: Source::Rehearsal,
+            };
+            // The channel has room for all steps of a termination.
+            let _ = tell.try_send(update);
+        }
+    };
+    let plan = arguments.termination_plan();
+    let (timings, ()) = tokio::join!(terminate(sandbox, &plan, on_step), stop_new);
+    warn_of_hook(&timings?);
+    let clients = load.finish(Instant::now() + LAST_REQUESTS).await;
+    sleep(AFTER_EXIT).await;
+    Ok(clients)
+}
+
+/// Shows how the load fares, for ever.
+async fn show_load(load: &Load, progress: &Progress) {
+    loop {
+        let total = load.snapshot().total();
+        progress.tell(format!("load: {} requests answered, {} failed", total.ok, total.failed));
+        sleep(REFRESH).await;
+    }
+}
+
+/// Whether the load is one that the server can serve: what is refused from the start proves nothing.
+fn check_load(arguments: &Arguments, clients: &Summary, address: SocketAddr) -> Result<()> {
+    let total = clients.total();
+    let short = |kind| matches!(kind, Kind::KeepAlive | Kind::Fresh | Kind::Idle);
+    let must_answer = arguments.load.0.iter().any(|group| short(group.kind));
+    if total.ok == 0 && (must_answer || total.failed > 0) {
+        bail!(
+            "no request to {address} was answered before termination began: {}",
+            why_none(clients, address)
+        );
+    }
+    for (kind, counts) in &clients.counts {
+        let errors = counts.client_errors + counts.server_errors;
+        if counts.ok > 0 && errors == counts.ok {
+            log::warn!("every {kind} request was answered with an error status; see --path and --long-path");
+        }
+    }
+    if total.failed > 0 {
+        log::warn!(
+            "{} of {} requests failed before termination began; the verdict counts them too",
+            total.failed,
+            total.failed + total.ok
+        );
+    }
+    Ok(())
+}
+
+fn why_none(clients: &Summary, address: SocketAddr) -> String {
+    let remedy = "see --port, --path, --tls and --http2";
+    match clients.failures.first().map(|failure| &failure.outcome) {
+        Some(Outcome::Failed { cause, phase }) => format!("{cause} ({phase}); {remedy}"),
+        _ => format!(
+            "none was complete in time; see whether {address} speaks HTTP, or raise --warm-up; {remedy}"
+        ),
+    }
+}
+
+fn words(step: &Step, arguments: &Arguments) -> String {
+    let plan = arguments.termination_plan();
+    match step {
+        Step::PreStopStarted { .. } => "preStop".to_owned(),
+        Step::PreStopEnded(_) => "preStop has ended".to_owned(),
+        Step::StopSignal { .. } => format!("{} sent, grace period {:?}", plan.stop_signal, plan.grace),
+        Step::KillSignal { .. } => "SIGKILL sent".to_owned(),
+        Step::Exited(_) => "exited; waiting for the last requests".to_owned(),
+    }
+}
+
+/// A hook that fails stops nothing, as in Kubernetes, where an event tells of it.
+fn warn_of_hook(timings: &Timings) {
+    let warning = match &timings.pre_stop {
+        None => return,
+        Some(Err(error)) => format!("the preStop hook did not run: {error}"),
+        Some(Ok(run)) => match failure_of(run, timings) {
+            Some(failure) => failure,
+            None => return,
+        },
+    };
+    log::warn!("{warning}; termination went on, as in Kubernetes");
+}
+
+fn failure_of(run: &HookRun, timings: &Timings) -> Option<String> {
+    let printed = if run.output.is_empty() {
+        "it printed nothing".to_owned()
+    } else {
+        format!("it printed: {}", run.output)
+    };
+    match run.exit {
+        _ if timings.stop_signal_mono_ns.is_none() => {
+            Some(format!("the server ended during its preStop hook ({}), so no stop signal was sent", timings.exit.status))
+        }
+        None => Some("the preStop hook was still running at the end of the grace period, which it used up; shorten it or raise --grace".to_owned()),
+        Some(exit) if !exit.status.success() => Some(format!("the preStop hook failed ({}); {printed}", exit.status)),
+        Some(_) => None,
+    }
+}
