@@ -196,7 +196,7 @@ impl Recording {
 
     fn deleted(&self, uid: &str) -> Option<u64> {
         lines_gz(&self.folder.join("pods.jsonl.gz")).iter().find_map(|line| {
-            let metadata = &line["object"]["metadata"];
+            let metadata = &line["event"]["object"]["metadata"];
             let deleted = metadata["uid"] == uid && !metadata["deletionTimestamp"].is_null();
             deleted.then(|| line["recv_mono_ns"].as_u64()).flatten()
         })

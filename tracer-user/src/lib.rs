@@ -6,6 +6,7 @@ pub mod cli;
 pub mod clock;
 pub mod host;
 pub mod kernel;
+pub mod kube;
 pub mod log;
 pub mod pipeline;
 pub mod rehearse;

@@ -12,7 +12,9 @@ impl Log for Stderr {
     fn log(&self, record: &Record<'_>) {
         // Other crates' debug lines are nobody's concern; the kernel programs' are.
         let ours = ["tracer_user", "lastpacket_ebpf"].iter().any(|name| record.target().starts_with(name));
-        if ours || record.level() <= log::Level::Warn {
+        // Its warnings come again as our own, once and in our words.
+        let told = record.target().starts_with("kube_client");
+        if ours || (record.level() <= log::Level::Warn && !told) {
             eprintln!("lastpacket: {}: {}", record.level().as_str().to_lowercase(), record.args());
         }
     }

@@ -1,0 +1,57 @@
+//! How to reach the API, and as which node.
+
+use std::{path::Path, time::Duration};
+
+use anyhow::{Context, Result, bail};
+use kube::{
+    Client, Config,
+    config::{KubeConfigOptions, Kubeconfig},
+};
+
+/// The variable that the DaemonSet fills with the node's name, by the downward API.
+pub const NODE_NAME: &str = "NODE_NAME";
+
+/// For a connection; then the API is away.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A client by a given kubeconfig; else by `KUBECONFIG`, `~/.kube/config`, or the pod's service
+/// account. Tokens and certificates that rotate are read again.
+///
+/// # Errors
+/// If there is none of them, or it cannot be used.
+pub async fn client(kubeconfig: Option<&Path>) -> Result<Client> {
+    let config = match kubeconfig {
+        Some(path) => {
+            let kubeconfig = Kubeconfig::read_from(path)
+                .with_context(|| format!("cannot read the kubeconfig {}", path.display()))?;
+            Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.with_context(
+                || format!("the kubeconfig {} does not tell how to reach the API", path.display()),
+            )?
+        }
+        None => Config::infer()
+            .await
+            .context("neither a kubeconfig nor a service account tells how to reach the Kubernetes API")?,
+    };
+    with(config)
+}
+
+/// A client by a configuration. It repeats what the server refuses for being too busy (429, 503, 504)
+/// when `Retry-After` says.
+///
+/// # Errors
+/// If the configuration's certificates or credentials cannot be used.
+pub fn with(mut config: Config) -> Result<Client> {
+    config.connect_timeout = Some(CONNECT_TIMEOUT);
+    Client::try_from(config).context("cannot set up a client of the Kubernetes API")
+}
+
+/// The node's name as given, or by the environment.
+///
+/// # Errors
+/// If neither tells it.
+pub fn node_name(given: Option<String>) -> Result<String> {
+    match given.or_else(|| std::env::var(NODE_NAME).ok()).filter(|name| !name.is_empty()) {
+        Some(name) => Ok(name),
+        None => bail!("which node is this? Give --node-name, or {NODE_NAME} by the downward API"),
+    }
+}
