@@ -58,12 +58,14 @@ const TICKS_BETWEEN_LOOKS: u32 = 50;
 const READING_ATTEMPTS: usize = 200;
 
 /// How to trace.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Settings {
     /// How to load the kernel programs.
     pub load: LoadOptions,
     /// How long traffic must have stopped before the exit.
     pub quiet: Duration,
+    /// How the machine is called in events; `None` for its host name.
+    pub node: Option<String>,
 }
 
 /// What stays with a target while it is in scope.
@@ -118,7 +120,7 @@ impl Pipeline {
     ///
     /// # Errors
     /// If the kernel refuses, or lacks something: the message names the remedy.
-    pub fn start(settings: Settings, output: Output) -> Result<Self> {
+    pub fn start(settings: &Settings, output: Output) -> Result<Self> {
         let facts =
             Facts::of_running_kernel().context("tracing needs the kernel's BTF; run `lastpacket check`")?;
         let (mut probes, records) = Probes::load(&facts, settings.load)?;
@@ -128,7 +130,7 @@ impl Pipeline {
         let reset_reasons =
             facts.reset_reasons.iter().map(|(value, name)| (*value, name.as_str().into())).collect();
         let quiet = u64::try_from(settings.quiet.as_nanos()).unwrap_or(u64::MAX);
-        let identity = Identity { node: hostname()?, run_id: run_id()? };
+        let identity = Identity { node: node_name(settings.node.as_deref())?, run_id: run_id()? };
         let tracer = Tracer::new(identity, Rules { quiet, reset_reasons }, clock::now());
         let mut pipeline = Self {
             probes,
@@ -174,10 +176,24 @@ impl Pipeline {
         identity: netns::Identity,
         shared: Option<&Cgroup>,
     ) -> Result<Vec<ScopeKey>> {
+        match shared {
+            None => Ok(vec![ScopeKey::Netns(self.probes.netns_key(identity))]),
+            Some(cgroup) => self.shared_keys(identity, std::iter::once(cgroup.id)),
+        }
+    }
+
+    /// The same for a target with several cgroups in the machine's network namespace.
+    ///
+    /// # Errors
+    /// If the scope table is full.
+    pub fn shared_keys(
+        &mut self,
+        identity: netns::Identity,
+        cgroups: impl Iterator<Item = u64>,
+    ) -> Result<Vec<ScopeKey>> {
         let netns = ScopeKey::Netns(self.probes.netns_key(identity));
-        let Some(cgroup) = shared else { return Ok(vec![netns]) };
         self.probes.scope(netns, ScopeEntry { target: NODE, mode: Mode::BY_CGROUP })?;
-        Ok(vec![ScopeKey::Cgroup(cgroup.id)])
+        Ok(cgroups.map(ScopeKey::Cgroup).collect())
     }
 
     /// Whether nothing is left of any container of a target.
@@ -547,7 +563,10 @@ impl Pipeline {
     }
 }
 
-fn hostname() -> Result<Arc<str>> {
+fn node_name(given: Option<&str>) -> Result<Arc<str>> {
+    if let Some(name) = given {
+        return Ok(name.into());
+    }
     let name = nix::unistd::gethostname().context("cannot read the machine's name")?;
     Ok(name.to_string_lossy().into())
 }

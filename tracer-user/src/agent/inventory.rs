@@ -80,7 +80,6 @@ struct Tracked {
 /// See the module.
 #[derive(Debug, Default)]
 pub struct Inventory {
-    node: String,
     tracked: BTreeMap<String, Tracked>,
     meta: BTreeMap<String, Meta>,
     /// Pods being put in scope.
@@ -89,12 +88,6 @@ pub struct Inventory {
 }
 
 impl Inventory {
-    /// An inventory of a node that knows no pods yet.
-    #[must_use]
-    pub fn new(node: String) -> Self {
-        Self { node, ..Self::default() }
-    }
-
     /// All pods that run now, by their cgroups.
     pub fn scanned(&mut self, pods: Vec<Pod>, now: Mono) -> Vec<Command> {
         let mut commands = Vec::new();
@@ -225,6 +218,12 @@ impl Inventory {
         }
     }
 
+    /// The target of a pod in scope.
+    #[must_use]
+    pub fn target(&self, uid: &str) -> Option<TargetId> {
+        self.tracked.get(uid).map(|tracked| tracked.target)
+    }
+
     /// Pods in scope.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -261,12 +260,6 @@ impl Inventory {
     #[must_use]
     pub fn container_name(&self, uid: &str, container: &Container) -> Arc<str> {
         container_name(self.meta.get(uid), container)
-    }
-
-    /// The node's name.
-    #[must_use]
-    pub fn node(&self) -> &str {
-        &self.node
     }
 }
 
@@ -358,7 +351,7 @@ mod tests {
 
     /// An inventory with one pod in scope as target 1.
     fn inventory(ids: &[&str]) -> Inventory {
-        let mut inventory = Inventory::new("node".to_owned());
+        let mut inventory = Inventory::default();
         let commands = inventory.scanned(vec![pod(ids)], 0);
         assert!(matches!(commands.as_slice(), [Command::Add(..)]), "{commands:?}");
         assert!(inventory.added("uid", Some(1), 0).is_empty());
@@ -367,7 +360,7 @@ mod tests {
 
     #[test]
     fn a_pod_is_added_once_and_again_if_it_could_not_be() {
-        let mut inventory = Inventory::new("node".to_owned());
+        let mut inventory = Inventory::default();
         assert_eq!(inventory.scanned(vec![pod(&["a"])], 0).len(), 1);
         assert!(inventory.scanned(vec![pod(&["a"])], 1).is_empty(), "it is being added");
         inventory.added("uid", None, 2);

@@ -1,5 +1,6 @@
 //! The command line: arguments, commands, exit codes.
 
+mod agent;
 mod check;
 mod options;
 mod rehearse;
@@ -31,6 +32,8 @@ enum Command {
     Rehearse(Box<rehearse::Arguments>),
     /// Trace processes, network namespaces or cgroups until they end
     Trace(trace::Arguments),
+    /// Follow all pods of this node: JSON events on stdout, metrics and health by HTTP
+    Agent(Box<agent::Arguments>),
     /// Check whether this machine can be traced, and what is missing
     Check(check::Arguments),
     /// Print the JSON Schema of the events
@@ -87,6 +90,7 @@ pub fn run(arguments: Arguments) -> Result<Outcome> {
     match arguments.command {
         Command::Rehearse(arguments) => rehearse::run(&arguments),
         Command::Trace(arguments) => trace::run(&arguments),
+        Command::Agent(arguments) => agent::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
         Command::Schema => print_schema(),
         Command::Completions { shell } => print_completions(shell),

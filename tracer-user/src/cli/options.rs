@@ -63,6 +63,9 @@ pub(super) struct TraceOptions {
     /// Size of the ring buffer between kernel and user space, in KiB: a power of two
     #[arg(long, value_name = "KIB", default_value_t = LoadOptions::RING_BUFFER >> 10, value_parser = ring_buffer)]
     ring_buffer: u32,
+    /// How this machine is called in events [default: its host name]
+    #[arg(long, value_name = "NAME", env = "NODE_NAME")]
+    pub(super) node_name: Option<String>,
     /// Show the kernel programs' own debug lines on stderr
     #[arg(long)]
     kernel_log: bool,
@@ -92,7 +95,8 @@ impl TraceOptions {
         };
         let output = Output::start(render, to).context("cannot start a thread")?;
         let load = LoadOptions { ring_buffer: self.ring_buffer << 10, kernel_log: self.kernel_log };
-        let pipeline = Pipeline::start(Settings { load, quiet: self.quiet }, output)?;
+        let node = self.node_name.clone();
+        let pipeline = Pipeline::start(&Settings { load, quiet: self.quiet, node }, output)?;
         Ok((pipeline, Rc::default()))
     }
 }

@@ -112,11 +112,11 @@ async fn tell_when_empty(
 /// Puts a target in scope with its containers.
 fn add(pipeline: &mut Pipeline, found: Found, options: &TraceOptions) -> Result<TargetId> {
     let inside = Netns::open(&found.netns)?.look()?;
-    let shared_network = inside.identity.inode == netns::own_inode()?;
+    let shared_network = inside.identity.inode == netns::machine_inode()?;
     let keys = pipeline.scope_keys(inside.identity, found.cgroup.as_ref().filter(|_| shared_network))?;
     let time = clock::mono_ns();
     let subject = Subject { target: Target { name: found.name, netns: inside.identity.inode }, k8s: None };
-    let machine = process::own_pidns()?;
+    let machine = process::machine_pidns()?;
     let mut containers = Vec::new();
     for (container, init) in found.inits.iter().enumerate() {
         containers.push(NewContainer {
@@ -173,7 +173,7 @@ fn find(arguments: &Arguments) -> Result<Vec<Found>> {
 
 fn by_pid(pid: u32) -> Result<Found> {
     let process = Process::read(pid)?;
-    let own = process.netns == netns::own_inode()?;
+    let own = process.netns == netns::machine_inode()?;
     let cgroup = match (&process.cgroup, own) {
         (Some(path), true) if path != "/" => Some(Cgroup::open(Path::new(path))?),
         (_, true) => bail!(
@@ -192,7 +192,7 @@ fn by_netns(path: &Path) -> Result<Found> {
     };
     let inode = netns::inode(&file)
         .with_context(|| format!("no network namespace {}; look with `ip netns`", path.display()))?;
-    if inode == netns::own_inode()? {
+    if inode == netns::machine_inode()? {
         bail!("{} is the machine's own network namespace; trace by --pid or --cgroup", path.display());
     }
     Ok(Found {

@@ -136,12 +136,27 @@ impl Inside {
     }
 }
 
-/// Inode of the network namespace of this process.
+/// The machine's own network namespace.
+#[must_use]
+pub fn machine_path() -> PathBuf {
+    machine("net")
+}
+
+/// A namespace of the machine's first process, so that it is right in a container too (`hostPID`). Where
+/// that process may not be looked at, because it has capabilities that we lack, we are on the machine
+/// itself, and ours is the machine's.
+#[must_use]
+pub fn machine(kind: &str) -> PathBuf {
+    let first = PathBuf::from(format!("/proc/1/ns/{kind}"));
+    if first.metadata().is_ok() { first } else { PathBuf::from(format!("/proc/self/ns/{kind}")) }
+}
+
+/// Inode of the machine's own network namespace.
 ///
 /// # Errors
 /// If procfs cannot be read.
-pub fn own_inode() -> Result<u64> {
-    inode(Path::new("/proc/self/ns/net"))
+pub fn machine_inode() -> Result<u64> {
+    inode(&machine_path())
 }
 
 /// Inode that a namespace path leads to.

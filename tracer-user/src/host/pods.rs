@@ -90,7 +90,7 @@ pub fn scan(mount_point: &Path) -> Vec<Pod> {
             found.entry(pod_uid).or_default().push(Container { id, cgroup: metadata.ino(), init });
         }
     });
-    let own = netns::own_inode().unwrap_or_default();
+    let own = netns::machine_inode().unwrap_or_default();
     found.into_iter().filter_map(|(uid, containers)| pod(uid, containers, own)).collect()
 }
 

@@ -73,12 +73,12 @@ fn read(folder: &Path, name: &str) -> Result<String> {
     fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
 }
 
-/// Inode of the pid namespace of this process.
+/// Inode of the machine's own pid namespace.
 ///
 /// # Errors
 /// If procfs cannot be read.
-pub fn own_pidns() -> Result<u64> {
-    netns::inode(Path::new("/proc/self/ns/pid"))
+pub fn machine_pidns() -> Result<u64> {
+    netns::inode(&netns::machine("pid"))
 }
 
 /// All processes of this machine that can be looked at.
@@ -99,7 +99,7 @@ mod tests {
     #[test]
     fn this_process_is_found_and_a_missing_one_is_named() {
         let this = Process::read(std::process::id()).unwrap();
-        assert_eq!(this.netns, netns::own_inode().unwrap());
+        assert_eq!(this.netns, netns::machine_inode().unwrap());
         let error = Process::read(u32::MAX).unwrap_err().to_string();
         assert!(error.contains("no process with pid 4294967295"), "{error}");
     }
