@@ -117,10 +117,9 @@ impl Probes {
     }
 
     fn attach(&mut self, hook: Hook) -> Result<()> {
-        let programs = std::iter::once(hook.name).chain(hook.twin);
+        let mut programs = std::iter::once(hook.name).chain(hook.twin);
         let result = programs
-            .map(|program| self.attach_program(program, &hook))
-            .collect::<Result<()>>()
+            .try_for_each(|program| self.attach_program(program, &hook))
             .with_context(|| format!("cannot attach {}; run `lastpacket check`", hook.name));
         match result {
             Ok(()) => self.attached.push(hook),

@@ -62,11 +62,15 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         outcomes.push(one(choice, &payload, Duration::from_secs(args.timeout))?);
     }
     table::print(&outcomes);
-    let whole = args.kernels.is_empty() && args.filter.is_none() && args.command.is_empty();
-    if let Some(failed) = outcomes.iter().find(|outcome| !outcome.passed()) {
-        bail!("kernel {} failed; its console is in .tools/vm/{}/log", failed.name, failed.name);
+    if outcomes.len() == KERNELS.len() {
+        table::record(&outcomes)?;
     }
-    if whole { table::record(&outcomes) } else { Ok(()) }
+    match outcomes.iter().find(|outcome| !outcome.passed()) {
+        Some(failed) => {
+            bail!("kernel {} failed; its console is in .tools/vm/{}/log", failed.name, failed.name)
+        }
+        None => Ok(()),
+    }
 }
 
 fn choices(names: &[String]) -> Result<Vec<&'static Choice>> {
