@@ -54,7 +54,7 @@ impl Cpio {
 
     fn above(&mut self, path: &str) {
         if let Some(parent) = Path::new(path.trim_matches('/')).parent().and_then(Path::to_str) {
-            self.folder(&parent.to_owned());
+            self.folder(parent);
         }
     }
 

@@ -121,7 +121,7 @@ impl Choice {
         }
         let names: Vec<String> = wanted.keys().cloned().collect();
         archive.download(&names, folder)?;
-        for (name, _) in &wanted {
+        for name in wanted.keys() {
             let prefix = format!("{name}_");
             let file = find(folder, &|file| file.starts_with(&prefix))
                 .with_context(|| format!("{name} was not downloaded"))?;
