@@ -22,7 +22,11 @@ impl Target {
             self.count_untold(&before, &reading);
         }
         self.read_in = self.moment(0);
-        self.first.get_or_insert(reading);
+        if self.first.is_none() {
+            // What was taken before the books begin was counted before, too.
+            self.decoded = 0;
+            self.first = Some(reading);
+        }
     }
 
     fn count_untold(&mut self, before: &Reading, now: &Reading) {

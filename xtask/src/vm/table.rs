@@ -49,7 +49,9 @@ fn markdown(outcomes: &[Outcome]) -> String {
     for name in conditions(outcomes) {
         rows.push(row(&name, outcomes, |outcome| cell(outcome, &name)));
     }
-    rows.push(row("tests", outcomes, |outcome| Some(outcome.results.join("; "))));
+    if outcomes.iter().any(|outcome| !outcome.results.is_empty()) {
+        rows.push(row("tests", outcomes, |outcome| Some(outcome.results.join("; "))));
+    }
     rows.concat()
 }
 
