@@ -163,8 +163,8 @@ pub struct Exchange {
     pub first_write_at: u64,
     /// CLOCK_MONOTONIC in ns of the last write; 0 for none.
     pub last_write_at: u64,
-    /// CLOCK_MONOTONIC in ns of the last read; 0 for none.
-    pub last_read_at: u64,
+    /// CLOCK_MONOTONIC in ns of the write before that one, since the last read; 0 for none.
+    pub previous_write_at: u64,
 }
 
 /// The segment that drew a reset.

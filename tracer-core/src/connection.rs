@@ -14,6 +14,10 @@ const LONG_RESPONSE: Mono = 50_000_000;
 
 /// A farewell is part of the close: within a jiffy of a kernel with HZ=250, in nanoseconds.
 const FAREWELL_AGE: Mono = 4_000_000;
+/// Farewells on all connections of a process take a while, and then it exits; in nanoseconds.
+const PARTING: Mono = 100_000_000;
+/// A first piece of an answer this long ago may be followed by another small one; in nanoseconds.
+const RECENT: Mono = 1_000_000_000;
 
 /// An application that closes after an answer of several writes that ran for less than this had
 /// written it at once; in nanoseconds.
@@ -41,6 +45,8 @@ pub struct Close {
     pub moment: Moment,
     /// The peer had sent its FIN before.
     pub peer_had_closed: bool,
+    /// The last write came before the peer's FIN: an answer, whatever its size.
+    pub answered_before: bool,
     /// Straight to CLOSE, without a FIN.
     pub abort: bool,
     /// What the socket knew then.
@@ -50,7 +56,8 @@ pub struct Close {
 impl Close {
     /// The close that a state change makes, if it is one: only there does the current task tell who
     /// closed (elsewhere it is a bystander of the softirq).
-    fn of(time: Mono, change: &StateChange, moment: Moment) -> Option<Self> {
+    /// `at_peer_fin` is what the socket knew when the peer's FIN came, if it had come.
+    fn of(time: Mono, change: &StateChange, moment: Moment, at_peer_fin: Option<&Socket>) -> Option<Self> {
         use TcpState::{Close as Closed, CloseWait, Established, FinWait1, LastAck, SynRecv};
         let (peer_had_closed, abort) = match (change.old, change.new) {
             (Established | SynRecv, FinWait1) => (false, false),
@@ -65,7 +72,9 @@ impl Close {
             (_, true) => ClosedBy::Kernel,
             _ => ClosedBy::Application,
         };
-        Some(Self { time, by, moment, peer_had_closed, abort, socket: change.socket })
+        let last_write = |socket: &Socket| socket.exchange.as_ref().map(|exchange| exchange.last_write_at);
+        let answered_before = at_peer_fin.is_some_and(|then| last_write(then) == last_write(&change.socket));
+        Some(Self { time, by, moment, peer_had_closed, answered_before, abort, socket: change.socket })
     }
 
     /// Bytes of payload that had been received; the peer's FIN counts 1 in the kernel's number.
@@ -107,6 +116,7 @@ impl Close {
     fn was_farewell(&self, exchange: &Exchange) -> bool {
         self.by == ClosedBy::Application
             && u64::from(exchange.before_answer) > FAREWELL
+            && !self.answered_before
             && exchange.answered == exchange.last_write
             && u64::from(exchange.last_write) <= FAREWELL
             && self.time.saturating_sub(exchange.last_write_at) <= FAREWELL_AGE
@@ -131,7 +141,39 @@ impl Close {
         };
         let long = self.by == ClosedBy::Exit && ran >= LONG_RESPONSE;
         let doubted = self.by == ClosedBy::Exit || ran >= DOUBTED_RESPONSE;
-        (silent < ran && doubted).then_some(if long { Confidence::Likely } else { Confidence::Possible })
+        let confidence = if long { Confidence::Likely } else { Confidence::Possible };
+        let under_way = (silent < ran && doubted).then_some(confidence)?;
+        self.without_parting().map_or(Some(under_way), |before| before.at_most(under_way))
+    }
+
+    /// The answer without its last write, if that may have been a farewell: small, and near the close.
+    fn without_parting(&self) -> Option<BeforeParting> {
+        let exchange = self.socket.exchange.as_ref()?;
+        let is_farewell = exchange.previous_write_at != 0
+            && u64::from(exchange.last_write) <= FAREWELL
+            && self.time.saturating_sub(exchange.last_write_at) <= PARTING;
+        is_farewell.then(|| BeforeParting {
+            ran: exchange.previous_write_at.saturating_sub(exchange.first_write_at),
+            silent: self.time.saturating_sub(exchange.previous_write_at),
+        })
+    }
+}
+
+/// How long an answer had run and was silent before what may have been a farewell.
+struct BeforeParting {
+    ran: Mono,
+    silent: Mono,
+}
+
+impl BeforeParting {
+    /// An answer that had been complete for long was not under way, and of one that was complete a moment
+    /// ago that is only possible.
+    fn at_most(&self, under_way: Confidence) -> Option<Confidence> {
+        match self {
+            Self { ran, silent } if silent < ran => Some(under_way),
+            Self { silent, .. } if *silent < RECENT => Some(Confidence::Possible),
+            _ => None,
+        }
     }
 }
 
@@ -168,7 +210,8 @@ impl Connection {
     /// Takes a state change.
     pub fn change(&mut self, time: Mono, change: &StateChange, moment: Moment) {
         if self.close.is_none() && !self.reset_received {
-            self.close = Close::of(time, change, moment);
+            let at_peer_fin = (self.state == TcpState::CloseWait).then_some(&self.socket);
+            self.close = Close::of(time, change, moment, at_peer_fin);
         }
         self.state = change.new;
         self.socket = change.socket;
@@ -191,7 +234,9 @@ impl Connection {
     #[must_use]
     pub fn delivered(&self) -> bool {
         let fin = self.close.is_some_and(|close| !close.abort);
-        self.socket.unacked <= u32::from(fin)
+        // Each takes a sequence number, as the opener's SYN does until the peer answers it.
+        let syn = self.role == Role::Client && self.socket.bytes_acked == 0;
+        self.socket.unacked <= u32::from(fin) + u32::from(syn)
     }
 
     /// Where the container was when the pod closed; else when the connection changed last.
@@ -313,7 +358,15 @@ mod tests {
     fn closed(abort: bool, by: ClosedBy, set: impl FnOnce(&mut Close)) -> Connection {
         let moment = Moment { container: 0, phase: Phase::Exiting, cause: Some(Cause::StopSignal) };
         let socket = Socket { key: 1, bytes_received: 100, bytes_acked: 100, ..Socket::default() };
-        let mut close = Close { time: CLOSED_AT, by, moment, peer_had_closed: false, abort, socket };
+        let mut close = Close {
+            time: CLOSED_AT,
+            by,
+            moment,
+            peer_had_closed: false,
+            answered_before: false,
+            abort,
+            socket,
+        };
         set(&mut close);
         Connection {
             tuple: Tuple { local: [1; 16], peer: [2; 16], local_port: 80, peer_port: 1000 },
@@ -354,13 +407,12 @@ mod tests {
             last_write: 500,
             first_write_at: 5,
             last_write_at: 5,
-            last_read_at: 4,
             ..Exchange::default()
         }
     }
 
     fn asked(bytes: u32) -> Exchange {
-        Exchange { unanswered: bytes, last_read_at: 4, ..Exchange::default() }
+        Exchange { unanswered: bytes, ..Exchange::default() }
     }
 
     fn harmless(ending: Ending) -> Judgement {
@@ -439,6 +491,46 @@ mod tests {
         assert_eq!(judge(ClosedBy::Application, second, ms), loss(Ending::MidResponse, Confidence::Possible));
         assert_eq!(judge(ClosedBy::Exit, ms, second), harmless(Ending::IdleClosed));
         assert_eq!(judge(ClosedBy::Application, 2 * ms, ms), harmless(Ending::IdleClosed));
+    }
+
+    #[test]
+    fn a_farewell_to_an_idle_connection_is_no_answer_under_way() {
+        let (second, ms) = (1_000_000_000, 1_000_000);
+        let parted = |ran: Mono, silent: Mono| Exchange {
+            answered: 524,
+            last_write: 24,
+            first_write_at: CLOSED_AT - silent - ran,
+            previous_write_at: CLOSED_AT - silent,
+            last_write_at: CLOSED_AT - ms,
+            ..Exchange::default()
+        };
+        let judge = |by, ran, silent| by_fin(by, parted(ran, silent)).judge();
+        assert_eq!(judge(ClosedBy::Exit, 0, 5 * second), harmless(Ending::IdleClosed));
+        assert_eq!(judge(ClosedBy::Application, 0, 5 * second), harmless(Ending::IdleClosed));
+        assert_eq!(judge(ClosedBy::Exit, 0, second / 2), loss(Ending::MidResponse, Confidence::Possible));
+        assert_eq!(judge(ClosedBy::Exit, second, 10 * ms), loss(Ending::MidResponse, Confidence::Likely));
+    }
+
+    #[test]
+    fn an_answer_before_the_peers_fin_is_no_farewell() {
+        let small = Exchange {
+            answered: 10,
+            last_write: 10,
+            before_answer: 200,
+            first_write_at: CLOSED_AT - 1000,
+            last_write_at: CLOSED_AT - 1000,
+            ..Exchange::default()
+        };
+        let judge = |answered_before| {
+            let connection = closed(false, ClosedBy::Application, |close| {
+                close.peer_had_closed = true;
+                close.answered_before = answered_before;
+                close.socket.exchange = Some(small);
+            });
+            connection.judge()
+        };
+        assert_eq!(judge(true), harmless(Ending::PeerClosed));
+        assert_eq!(judge(false), loss(Ending::Unanswered, Confidence::Possible));
     }
 
     #[test]

@@ -161,7 +161,7 @@ fn exchange(exchange: &tracer_common::Exchange) -> Option<Exchange> {
         last_write: exchange.last_write,
         first_write_at: exchange.first_write_at,
         last_write_at: exchange.last_write_at,
-        last_read_at: exchange.last_read_at,
+        previous_write_at: exchange.previous_write_at,
     })
 }
 

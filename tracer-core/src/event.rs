@@ -216,8 +216,8 @@ pub struct Exchange {
     pub first_write_at: Mono,
     /// When the application last wrote; 0 if never.
     pub last_write_at: Mono,
-    /// When the application last read; 0 if never.
-    pub last_read_at: Mono,
+    /// When it wrote before that within the same answer; 0 if it did not.
+    pub previous_write_at: Mono,
 }
 
 /// `inet_sock_set_state`.

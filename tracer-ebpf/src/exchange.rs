@@ -17,13 +17,12 @@ pub fn read(sk: u64, length: i32, flags: i32) {
     if length <= 0 || flags & MSG_PEEK != 0 || !is_armed(sk) {
         return;
     }
-    let now = now();
     let mut exchange = of(sk);
     exchange.known = 1;
     exchange.unanswered = exchange.unanswered.saturating_add(length as u32);
     exchange.answered = 0;
     exchange.first_write_at = 0;
-    exchange.last_read_at = now;
+    exchange.previous_write_at = 0;
     // A full table loses the detail, not the connection.
     let _ = EXCHANGES.insert(sk, exchange, 0);
 }
@@ -45,6 +44,8 @@ pub fn written(sk: u64, length: i32) {
     exchange.last_write = length as u32;
     if exchange.first_write_at == 0 {
         exchange.first_write_at = now;
+    } else {
+        exchange.previous_write_at = exchange.last_write_at;
     }
     exchange.last_write_at = now;
     let _ = EXCHANGES.insert(sk, exchange, 0);

@@ -38,6 +38,7 @@ use crate::{
         cgroup::Cgroup,
         counters::TotalsReader,
         netns,
+        process::Process,
         sockets::{Connections, SocketDiag},
     },
     kernel::{
@@ -207,7 +208,7 @@ impl Pipeline {
         }
         self.tracked.insert(id, tracked);
         for container in spec.containers {
-            self.add_container(NewContainer { target: id, ..container })?;
+            self.register(NewContainer { target: id, ..container })?;
         }
         self.read_books(id)?;
         if spec.armed {
@@ -309,6 +310,11 @@ impl Pipeline {
     /// # Errors
     /// If there are too many containers.
     pub fn add_container(&mut self, container: NewContainer) -> Result<()> {
+        self.register(container)?;
+        self.deliver()
+    }
+
+    fn register(&mut self, container: NewContainer) -> Result<()> {
         let tracked = self.tracked.get_mut(&container.target).context("no such target")?;
         let key = |wanted: fn(&ScopeKey) -> Option<u64>| tracked.keys.iter().find_map(wanted).unwrap_or(0);
         let entry = InitEntry {
@@ -318,9 +324,16 @@ impl Pipeline {
             container: container.container,
         };
         tracked.inits.push(container.pid);
-        self.probes.register_init(container.pid, entry)?;
+        let (target, number, pid) = (container.target, container.container, container.pid);
+        self.probes.register_init(pid, entry)?;
         self.input(Input::Inventory(InventoryUpdate::Container(container)));
-        self.deliver()
+        if Process::read(pid).is_err() {
+            // It may have ended before it was registered: then nothing else will tell.
+            self.drain();
+            let time = clock::mono_ns();
+            self.input(Input::Inventory(InventoryUpdate::ContainerGone { target, container: number, time }));
+        }
+        Ok(())
     }
 
     /// Lets records, updates and time flow until `until` is done.
@@ -362,9 +375,9 @@ impl Pipeline {
     pub async fn run_until_gone(
         &mut self,
         targets: &[TargetId],
+        updates: &mut mpsc::Receiver<InventoryUpdate>,
         until: impl Future<Output = ()>,
     ) -> Result<bool> {
-        let (_keep_open, mut updates) = mpsc::channel(1);
         let mut until = pin!(until);
         while !targets.iter().all(|target| self.tracer.is_gone(*target)) {
             let step = async {
@@ -373,7 +386,7 @@ impl Pipeline {
                     () = tokio::time::sleep(TICK) => false,
                 }
             };
-            if self.run(&mut updates, step).await? {
+            if self.run(updates, step).await? {
                 return Ok(false);
             }
         }

@@ -41,9 +41,10 @@ pub(super) fn run(arguments: &Arguments) -> Result<Outcome> {
     super::options::require_root()?;
     let progress = Progress::start(arguments.options.format() == Format::Text);
     let outcome = runtime()?.block_on(async {
+        let interrupted = interrupted()?;
         tokio::select! {
             outcome = rehearse_all(arguments, &progress) => outcome,
-            signal = interrupted() => { signal?; bail!("interrupted; the server was killed, and nothing is left behind") }
+            () = interrupted => { bail!("interrupted; the server was killed, and nothing is left behind") }
         }
     });
     progress.end();

@@ -8,9 +8,10 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+use tokio::sync::mpsc;
 use tracer_core::{
     event::TargetId,
-    input::{End, NewContainer, NewTarget},
+    input::{End, InventoryUpdate, NewContainer, NewTarget},
     output::{Subject, Target},
 };
 
@@ -47,6 +48,9 @@ pub(super) struct Arguments {
     options: TraceOptions,
 }
 
+/// How often a cgroup is looked at.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+
 /// A target as the user named it.
 struct Found {
     name: String,
@@ -63,20 +67,21 @@ pub(super) fn run(arguments: &Arguments) -> Result<Outcome> {
 }
 
 async fn trace(arguments: &Arguments, found: Vec<Found>) -> Result<Outcome> {
+    let interrupt = interrupted()?;
     let (mut pipeline, verdicts) = arguments.options.start()?;
     pipeline.observe(Box::new(tally(&verdicts)));
     let mut targets = Vec::new();
+    let (tell, mut updates) = mpsc::channel(16);
     for target in found {
-        targets.push(add(&mut pipeline, target, &arguments.options)?);
-    }
-    let interrupt = async {
-        if let Err(error) = interrupted().await {
-            log::error!("{error:#}");
+        let (cgroup, containers) = (target.cgroup.clone(), target.inits.len());
+        let id = add(&mut pipeline, target, &arguments.options)?;
+        targets.push(id);
+        if let Some(cgroup) = cgroup {
+            tokio::spawn(tell_when_empty(id, containers, cgroup, tell.clone()));
         }
-    };
-    let ended = pipeline.run_until_gone(&targets, interrupt).await?;
+    }
+    let ended = pipeline.run_until_gone(&targets, &mut updates, interrupt).await?;
     if ended {
-        let (_keep_open, mut updates) = tokio::sync::mpsc::channel(1);
         pipeline.run(&mut updates, tokio::time::sleep(arguments.linger)).await?;
     }
     for target in targets {
@@ -85,6 +90,23 @@ async fn trace(arguments: &Arguments, found: Vec<Found>) -> Result<Outcome> {
     }
     pipeline.close()?;
     Ok(verdicts.borrow().outcome(arguments.options.strict))
+}
+
+/// The kernel tells of the ends of inits; that others of a cgroup have ended too, its files tell.
+async fn tell_when_empty(
+    target: TargetId,
+    containers: usize,
+    cgroup: Cgroup,
+    tell: mpsc::Sender<InventoryUpdate>,
+) {
+    while cgroup.processes().is_ok_and(|pids| !pids.is_empty()) {
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
+    for container in 0..containers as u32 {
+        let gone = InventoryUpdate::ContainerGone { target, container, time: clock::mono_ns() };
+        // Nobody listens any more when tracing has ended.
+        let _ = tell.send(gone).await;
+    }
 }
 
 /// Puts a target in scope with its containers.

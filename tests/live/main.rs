@@ -1,0 +1,31 @@
+//! The real program on a real kernel: own network namespaces, own servers, independent witnesses.
+
+mod cases;
+mod cgroups;
+mod children;
+mod options;
+mod scene;
+mod signals;
+mod targets;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use lastpacket_tests::needs;
+use libtest_mimic::Arguments;
+
+fn main() -> Result<ExitCode> {
+    if let Some(role) = children::role() {
+        return children::play(&role).map(|()| ExitCode::SUCCESS);
+    }
+    let mut arguments = Arguments::from_args();
+    // One at a time: starting a process copies descriptors for a moment, and a socket that another
+    // test closes in that moment closes later than it says.
+    arguments.test_threads.get_or_insert(1);
+    let mut trials = cases::trials()?;
+    trials.extend(signals::trials());
+    trials.extend(targets::trials());
+    trials.extend(cgroups::trials());
+    needs::explain_skips();
+    Ok(libtest_mimic::run(&arguments, trials).exit_code())
+}
