@@ -25,7 +25,7 @@ impl Plan {
         // The built-in server stands for TLS and HTTP/2: four ways to speak, two to stop.
         let kinds = Behaviour::ALL.len() as u64 + 4;
         let kind = seed % kinds;
-        let mut words = vec!["rehearse", "--format", "json", "--warm-up", "500ms"];
+        let mut words = vec!["rehearse", "--format", "json", "--warm-up", "800ms"];
         let grace = dice.one(&["1s", "1500ms", "2s"]);
         // That one stays deaf for longer than clients wait.
         let deaf =

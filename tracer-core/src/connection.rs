@@ -23,6 +23,10 @@ const RECENT: Mono = 1_000_000_000;
 /// written it at once; in nanoseconds.
 const DOUBTED_RESPONSE: Mono = 10_000_000;
 
+/// A write of more than this may have waited for room; less finds room in any send buffer
+/// (`tcp_wmem`).
+const LARGE_WRITE: u32 = 16 << 10;
+
 /// Where the container was when something happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Moment {
@@ -139,11 +143,24 @@ impl Close {
             ),
             None => return None,
         };
+        if self.cut_off_writing() {
+            return Some(Confidence::Possible);
+        }
         let long = self.by == ClosedBy::Exit && ran >= LONG_RESPONSE;
         let doubted = self.by == ClosedBy::Exit || ran >= DOUBTED_RESPONSE;
         let confidence = if long { Confidence::Likely } else { Confidence::Possible };
         let under_way = (silent < ran && doubted).then_some(confidence)?;
         self.without_parting().map_or(Some(under_way), |before| before.at_most(under_way))
+    }
+
+    /// A large write that ended with the process: it may have waited for room and been cut off, though
+    /// all that it had handed over was delivered.
+    fn cut_off_writing(&self) -> bool {
+        self.by == ClosedBy::Exit
+            && self.socket.exchange.as_ref().is_some_and(|exchange| {
+                exchange.last_write > LARGE_WRITE
+                    && self.time.saturating_sub(exchange.last_write_at) <= FAREWELL_AGE
+            })
     }
 
     /// The answer without its last write, if that may have been a farewell: small, and near the close.
@@ -491,6 +508,24 @@ mod tests {
         assert_eq!(judge(ClosedBy::Application, second, ms), loss(Ending::MidResponse, Confidence::Possible));
         assert_eq!(judge(ClosedBy::Exit, ms, second), harmless(Ending::IdleClosed));
         assert_eq!(judge(ClosedBy::Application, 2 * ms, ms), harmless(Ending::IdleClosed));
+    }
+
+    #[test]
+    fn a_large_write_that_ended_with_the_process_may_have_been_cut_off() {
+        let wrote = |bytes, silent: Mono| Exchange {
+            answered: bytes,
+            last_write: bytes,
+            first_write_at: CLOSED_AT - silent,
+            last_write_at: CLOSED_AT - silent,
+            ..Exchange::default()
+        };
+        let judge = |by, bytes, silent| by_fin(by, wrote(bytes, silent)).judge();
+        let ms = 1_000_000;
+        let doubt = loss(Ending::MidResponse, Confidence::Possible);
+        assert_eq!(judge(ClosedBy::Exit, 200_000, ms), doubt);
+        assert_eq!(judge(ClosedBy::Exit, 200_000, 100 * ms), harmless(Ending::IdleClosed));
+        assert_eq!(judge(ClosedBy::Exit, 500, ms), harmless(Ending::IdleClosed));
+        assert_eq!(judge(ClosedBy::Application, 200_000, ms), harmless(Ending::IdleClosed));
     }
 
     #[test]
