@@ -2,10 +2,13 @@
 //! whether the verdict is what the clients saw. `LASTPACKET_SOAK` says how many, `LASTPACKET_SEED` the
 //! first seed; with `LASTPACKET_ACCURACY` their numbers are written to that file.
 
+#![allow(clippy::unwrap_used, reason = "in a test a panic is the failure's message")]
+
 mod check;
 mod plan;
 mod report;
 mod server;
+mod storm;
 
 use std::{
     process::ExitCode,
@@ -32,9 +35,13 @@ fn main() -> Result<ExitCode> {
     if words.first().is_some_and(|word| word == "child") {
         return server::play(&words[1..]).map(|()| ExitCode::SUCCESS);
     }
-    let trials = vec![needs::live("rehearsals_are_judged_as_their_clients_saw_them", soak)];
+    let mut trials = vec![needs::live("rehearsals_are_judged_as_their_clients_saw_them", soak)];
+    trials.extend(storm::trials());
     needs::explain_skips();
-    Ok(libtest_mimic::run(&Arguments::from_args(), trials).exit_code())
+    let mut arguments = Arguments::from_args();
+    // The storm would starve the rehearsals.
+    arguments.test_threads.get_or_insert(1);
+    Ok(libtest_mimic::run(&arguments, trials).exit_code())
 }
 
 fn soak() -> Result<()> {
