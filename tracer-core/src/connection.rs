@@ -27,6 +27,10 @@ const DOUBTED_RESPONSE: Mono = 10_000_000;
 /// (`tcp_wmem`).
 const LARGE_WRITE: u32 = 16 << 10;
 
+/// So much of an answer is sent at once (the initial window, `TCP_INIT_CWND` segments of an Ethernet):
+/// a client that puts off its acknowledgement may have it all when a reset comes.
+const IN_FLIGHT: u32 = 10 * 1448;
+
 /// Where the container was when something happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Moment {
@@ -315,7 +319,7 @@ impl Connection {
         } else if close.unread() > 0 {
             Judgement::loss(Ending::ResetUnread, certain_unless(close.peer_had_closed))
         } else {
-            let idle = close.unanswered() == 0 && close.socket.unacked == 0;
+            let idle = close.unanswered() == 0 && close.socket.unacked <= IN_FLIGHT;
             Judgement::loss(Ending::ResetAbort, certain_unless(idle))
         }
     }
@@ -508,6 +512,19 @@ mod tests {
         assert_eq!(judge(ClosedBy::Application, second, ms), loss(Ending::MidResponse, Confidence::Possible));
         assert_eq!(judge(ClosedBy::Exit, ms, second), harmless(Ending::IdleClosed));
         assert_eq!(judge(ClosedBy::Application, 2 * ms, ms), harmless(Ending::IdleClosed));
+    }
+
+    #[test]
+    fn an_answer_whose_acknowledgement_was_put_off_may_have_arrived_before_the_abort() {
+        let judge = |unacked| {
+            let aborted = closed(true, ClosedBy::Application, |close| {
+                close.socket.exchange = Some(answered());
+                close.socket.unacked = unacked;
+            });
+            reset(aborted, None).judge()
+        };
+        assert_eq!(judge(89), loss(Ending::ResetAbort, Confidence::Possible));
+        assert_eq!(judge(100_000), loss(Ending::ResetAbort, Confidence::Certain));
     }
 
     #[test]
