@@ -620,7 +620,10 @@ mod tests {
             abort(|close| close.socket.orphan = true),
             loss(Ending::ResetBacklog, Confidence::Certain)
         );
-        assert_eq!(abort(|close| close.socket.unacked = 10), loss(Ending::ResetAbort, Confidence::Certain));
+        assert_eq!(
+            abort(|close| close.socket.unacked = 100_000),
+            loss(Ending::ResetAbort, Confidence::Certain)
+        );
         assert_eq!(
             abort(|close| close.socket.exchange = Some(answered())),
             loss(Ending::ResetAbort, Confidence::Possible)
