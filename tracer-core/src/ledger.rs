@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 
 use crate::{
     connection::{Connection, Moment, after_close, worse},
-    event::{Mono, ResetReceived, ResetSent, Socket, SocketKind, StateChange, TcpState, Tuple},
+    event::{Mono, ResetReceived, ResetSent, SegmentClass, Socket, SocketKind, StateChange, TcpState, Tuple},
     losses::{End, Losses},
     peers::Peers,
     words::{Confidence, Ending, Hop, Judgement, Origin, Role},
@@ -289,7 +289,8 @@ impl Ledger {
         tell: &mut impl FnMut(&Connection, Told),
     ) -> ResetMeaning {
         let to_syn = reset.segment.is_some_and(|segment| segment.is_syn());
-        if reset.segment.is_some_and(|segment| segment.payload > 0)
+        // What carries no request is no traffic: a client answers the close of a TLS connection.
+        if reset.segment.is_some_and(|segment| segment.class >= SegmentClass::Small)
             && is_traffic(stranger.role, stranger.origin, stranger.hop)
         {
             self.traffic.last_data = self.traffic.last_data.max(Some(time));

@@ -27,9 +27,12 @@ pub(crate) struct Args {
     /// Run only tests whose name contains this
     #[arg(long, value_name = "NAME")]
     filter: Option<String>,
-    /// Repeat the live tests this many times, to find those that fail now and then
-    #[arg(long, value_name = "TIMES", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
-    soak: u32,
+    /// Also rehearse so many times at random, and keep the numbers in docs/accuracy.md
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    soak: Option<u32>,
+    /// The first seed of the random rehearsals: the same one repeats them
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
 }
 
 /// Runs the tests, each step timed; stops at the first that fails.
@@ -44,9 +47,10 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         lint::all(&mut steps)?;
         steps.step("tests", || cargo_test(&["--workspace"], args))?;
     }
-    let live_rounds = if args.live_only { args.soak } else { args.soak - 1 };
-    for _ in 0..live_rounds {
-        steps.step("live", || cargo_test(&["--package", "lastpacket-tests", "--test", "live"], args))?;
+    let of_tests = |name| ["--package", "lastpacket-tests", "--test", name];
+    if args.live_only {
+        steps.step("live", || cargo_test(&of_tests("live"), args))?;
+        steps.step("soak", || cargo_test(&of_tests("soak"), args))?;
     }
     if !args.live_only {
         steps.step("demo", demo::run)?;
@@ -59,6 +63,11 @@ fn cargo_test(what: &[&str], args: &Args) -> Result<()> {
     let mut cargo = shell::cargo()?;
     // A live test that cannot run here fails instead of being skipped.
     cargo.arg("test").args(what).env("LASTPACKET_REQUIRE_LIVE", "1");
+    cargo.env("LASTPACKET_SEED", args.seed.to_string());
+    if let Some(count) = args.soak {
+        cargo.env("LASTPACKET_SOAK", count.to_string());
+        cargo.env("LASTPACKET_ACCURACY", shell::workspace()?.join("docs/accuracy.md"));
+    }
     if let Some(filter) = &args.filter {
         cargo.arg("--").arg(filter);
     }
