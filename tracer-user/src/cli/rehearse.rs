@@ -50,6 +50,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<Outcome> {
 async fn rehearse_all(arguments: &Arguments, progress: &Progress) -> Result<Outcome> {
     let text: Box<dyn Render> =
         if arguments.repeat == 1 { Box::new(Timeline::default()) } else { Box::new(Repeated::default()) };
+    progress.tell("loading the kernel programs");
     let (mut pipeline, verdicts) = arguments.options.start_to(text, progress.stdout())?;
     let losses = Rc::new(RefCell::new(LossLog::default()));
     let (mut count, log) = (tally(&verdicts), Rc::clone(&losses));
