@@ -8,9 +8,10 @@ use tokio::time::{Instant, sleep};
 use tracer_user::{
     host::netns::Inside,
     rehearse::{
+        certificate::Certificate,
         load::{Counts, Kind, Load, LoadPlan, Protocol, Summary},
         ready::{Readiness, wait_ready},
-        sandbox::{Namespaces, Sandbox},
+        sandbox::{ContainerSpec, Namespaces, Sandbox, User},
         terminate::{StopSignal, TerminationPlan, Timings, terminate},
     },
 };
@@ -40,12 +41,25 @@ fn plan() -> TerminationPlan {
     TerminationPlan { pre_stop: None, stop_signal: StopSignal::TERM, grace: Duration::from_secs(10) }
 }
 
-async fn rehearse(behaviour: &str) -> Result<Rehearsal> {
+async fn rehearse(behaviour: &str, protocol: Protocol) -> Result<Rehearsal> {
+    let certificate = Certificate::create()?;
     let command = [env!("CARGO_BIN_EXE_lastpacket"), "demo-server", "--behaviour", behaviour];
-    let sandbox = start(behaviour, &command).await?;
-    let target = wait_ready(&sandbox, &readiness(Some("/ready"))).await?;
+    let tls = format!("{protocol:?}").contains("https").then_some("--tls");
+    let spec = ContainerSpec {
+        name: "demo".to_owned(),
+        words: command.into_iter().chain(tls).map(str::to_owned).collect(),
+        env: certificate.variables().into(),
+        ..ContainerSpec::default()
+    };
+    let sandbox = Namespaces::create(behaviour).await?.start_all(vec![spec], None).await?;
+    let ready = Readiness { protocol: protocol.clone(), ..readiness(Some("/ready")) };
+    let target = wait_ready(&sandbox, &ready).await?;
     let spec = "keep-alive:4,fresh:50/s,long:2:1500ms,stream:1,upload:1:1500ms,idle:2".parse()?;
-    let load = Load::start(sandbox.namespaces().clients(), &LoadPlan { spec, ..LoadPlan::default() }, target);
+    let load = Load::start(
+        sandbox.namespaces().clients(),
+        &LoadPlan { spec, protocol, ..LoadPlan::default() },
+        target,
+    );
     // In the middle of a long request.
     sleep(Duration::from_millis(2300)).await;
     let stop_new = async {
@@ -67,8 +81,8 @@ fn of(summary: &Summary, kind: Kind) -> Counts {
     summary.counts.get(&kind).copied().unwrap_or_default()
 }
 
-async fn graceful_server_loses_nothing() -> Result<()> {
-    let Rehearsal { timings, clients } = rehearse("graceful").await?;
+async fn graceful_server_loses_nothing(protocol: Protocol) -> Result<()> {
+    let Rehearsal { timings, clients } = rehearse("graceful", protocol).await?;
     ensure!(timings.exit.status.code() == Some(0), "{:?}", timings.exit);
     ensure!(clients.total().failed == 0 && clients.total().aborted == 0, "{:?}", clients.failures);
     for kind in [Kind::KeepAlive, Kind::Fresh, Kind::Long, Kind::Stream, Kind::Upload, Kind::Idle] {
@@ -78,7 +92,7 @@ async fn graceful_server_loses_nothing() -> Result<()> {
 }
 
 async fn abrupt_server_cuts_what_is_in_flight() -> Result<()> {
-    let Rehearsal { timings, clients } = rehearse("abrupt").await?;
+    let Rehearsal { timings, clients } = rehearse("abrupt", Protocol::default()).await?;
     ensure!(timings.exit.status.code() == Some(0) && timings.kill_signal_mono_ns.is_none());
     // Those in flight and, until the load balancer knows, the refused reconnections.
     ensure!(of(&clients, Kind::Long).failed >= 2, "both long requests were in flight");
@@ -112,6 +126,41 @@ async fn hook_runs_inside_and_deaf_server_is_killed() -> Result<()> {
     ensure!(waited >= Duration::from_secs(2), "a kubelet leaves 2 s at least, not {waited:?}");
     let signal = std::os::unix::process::ExitStatusExt::signal(&timings.exit.status);
     ensure!(signal == Some(libc::SIGKILL), "{:?}", timings.exit);
+    Ok(())
+}
+
+async fn sidecars_outlive_the_server() -> Result<()> {
+    let container = |name: &str, script: &str, sidecar| ContainerSpec {
+        name: name.to_owned(),
+        words: ["sh", "-c", script].map(str::to_owned).into(),
+        user: Some(User { uid: 1000, gid: 1000 }),
+        sidecar,
+        ..ContainerSpec::default()
+    };
+    let stoppable = "trap 'sleep 0.3; exit 0' TERM; while :; do sleep 0.05; done";
+    let specs = vec![
+        container("server", stoppable, false),
+        container("beside", stoppable, false),
+        container("first", stoppable, true),
+        container("second", stoppable, true),
+    ];
+    let sandbox = Namespaces::create("sidecars").await?.start_all(specs, None).await?;
+    sleep(Duration::from_millis(300)).await;
+    terminate(&sandbox, &plan(), |_| {}).await?;
+    let mut ends = Vec::new();
+    for container in sandbox.containers() {
+        let exit = container.exited().await?;
+        ensure!(exit.status.code() == Some(0), "{}: {exit:?}", container.spec().name);
+        ends.push(exit.at_mono_ns);
+    }
+    let apart =
+        |earlier: usize, later: usize| Duration::from_nanos(ends[later].saturating_sub(ends[earlier]));
+    ensure!(
+        ends[0].abs_diff(ends[1]) < 250_000_000,
+        "server and container were not stopped together: {ends:?}"
+    );
+    let step = Duration::from_millis(250);
+    ensure!(apart(0, 3) > step && apart(3, 2) > step, "sidecars go last, in reverse: {ends:?}");
     Ok(())
 }
 
@@ -160,7 +209,10 @@ async fn rehearsals() -> Result<()> {
         println!("skipped: needs root for namespaces");
         return Ok(());
     }
-    graceful_server_loses_nothing().await?;
+    for (http2, tls) in [(false, false), (true, false), (false, true), (true, true)] {
+        graceful_server_loses_nothing(Protocol::new(http2, tls)?).await?;
+    }
+    sidecars_outlive_the_server().await?;
     abrupt_server_cuts_what_is_in_flight().await?;
     hook_runs_inside_and_deaf_server_is_killed().await?;
     errors_name_the_remedy().await?;

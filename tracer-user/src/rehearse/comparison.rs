@@ -7,7 +7,10 @@ use tracer_core::{
     words::{Confidence, Ending, Phase},
 };
 
-use super::load::{Outcome, RequestResult, Summary};
+use super::{
+    load::{Outcome, RequestResult, Summary},
+    sandbox::CLIENT,
+};
 
 /// Losses kept at most; a rehearsal's clients make fewer connections than that.
 const MAX_LOSSES: usize = 100_000;
@@ -36,6 +39,10 @@ impl LossLog {
             _ => return,
         };
         let (Some(ending), Some(confidence)) = (ending, confidence) else { return };
+        // Between containers (a proxy and its application) nobody of ours is the client.
+        if CLIENT.matching(peer.address) != peer.address {
+            return;
+        }
         let known = self.0.get(&address(peer)).is_some_and(|known| known.confidence >= confidence);
         if !known && self.0.len() < MAX_LOSSES {
             self.0.insert(address(peer), Loss { ending, confidence, phase });

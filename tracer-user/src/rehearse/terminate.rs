@@ -79,7 +79,7 @@ impl fmt::Display for StopSignal {
 pub struct TerminationPlan {
     /// The pre-stop hook's command, if there is one.
     pub pre_stop: Option<Vec<String>>,
-    /// The signal sent first.
+    /// The signal sent to the server first; containers beside it get SIGTERM.
     pub stop_signal: StopSignal,
     /// `terminationGracePeriodSeconds`: hook and stopping together.
     pub grace: Duration,
@@ -145,14 +145,16 @@ pub async fn terminate(
             Some(command) => Some(run_hook(sandbox.main(), command, plan.grace, &mut on_step).await),
             None => None,
         };
-        anyhow::Ok((pre_stop, stop(sandbox.main(), plan, begin, &mut on_step).await?))
+        anyhow::Ok((pre_stop, stop(sandbox.main(), plan.stop_signal, plan.grace, begin, &mut on_step).await?))
     };
     let (sidecars, beside): (Vec<_>, Vec<_>) =
         sandbox.others().iter().partition(|container| container.spec().sidecar);
-    let beside = beside.into_iter().map(async |container| stop(container, plan, begin, |_| {}).await);
+    let beside = beside
+        .into_iter()
+        .map(async |container| stop(container, StopSignal::TERM, plan.grace, begin, |_| {}).await);
     let ((pre_stop, stopped), _) = try_join(main, try_join_all(beside)).await?;
     for sidecar in sidecars.into_iter().rev() {
-        stop(sidecar, plan, begin, |_| {}).await?;
+        stop(sidecar, StopSignal::TERM, plan.grace, begin, |_| {}).await?;
     }
     let Stopped { stop_signal_mono_ns, kill_signal_mono_ns, exit } = stopped;
     Ok(Timings { begin_mono_ns, pre_stop, stop_signal_mono_ns, kill_signal_mono_ns, exit })
@@ -161,7 +163,8 @@ pub async fn terminate(
 /// The stop signal, what is left of the grace period, SIGKILL.
 async fn stop(
     container: &Container,
-    plan: &TerminationPlan,
+    signal: StopSignal,
+    grace: Duration,
     begin: Instant,
     mut on_step: impl FnMut(&Step),
 ) -> Result<Stopped> {
@@ -171,11 +174,11 @@ async fn stop(
         None => {
             let at_mono_ns = mono_ns();
             on_step(&Step::StopSignal { at_mono_ns });
-            container.signal(plan.stop_signal.number())?;
+            container.signal(signal.number())?;
             Some(at_mono_ns)
         }
     };
-    let left = plan.grace.saturating_sub(begin.elapsed()).max(MINIMUM_GRACE);
+    let left = grace.saturating_sub(begin.elapsed()).max(MINIMUM_GRACE);
     let exit = match timeout(left, container.exited()).await {
         Ok(exit) => exit?,
         Err(_) => {

@@ -40,13 +40,13 @@ pub(in crate::cli) struct Arguments {
     #[arg(long, value_name = "DIRECTORY")]
     workdir: Option<PathBuf>,
     /// A container beside the server, in the same network namespace, stopped together with it; may be
-    /// given more than once. The command is run by sh
-    #[arg(long, value_name = "NAME=COMMAND", value_parser = assignment)]
-    container: Vec<(String, String)>,
+    /// given more than once. Its words may be quoted as in a shell, but no shell runs it
+    #[arg(long, value_name = "NAME=COMMAND", value_parser = container)]
+    container: Vec<(String, Vec<String>)>,
     /// A sidecar: as --container, but started before the server and stopped after it has exited, the
     /// last one first
-    #[arg(long, value_name = "NAME=COMMAND", value_parser = assignment)]
-    sidecar: Vec<(String, String)>,
+    #[arg(long, value_name = "NAME=COMMAND", value_parser = container)]
+    sidecar: Vec<(String, Vec<String>)>,
     /// A file that all output of the containers is appended to
     #[arg(long, value_name = "FILE")]
     pub(super) log: Option<PathBuf>,
@@ -75,7 +75,7 @@ pub(in crate::cli) struct Arguments {
     /// A command to run by sh in the server's namespaces before the stop signal
     #[arg(long, value_name = "COMMAND")]
     pre_stop: Option<String>,
-    /// The signal that asks the containers to stop, by name or number
+    /// The signal that asks the server to stop, by name or number; containers beside it get SIGTERM
     #[arg(long, value_name = "SIGNAL", default_value = "SIGTERM")]
     stop_signal: StopSignal,
     /// terminationGracePeriodSeconds: preStop and stopping together (after preStop at least 2 s), then
@@ -107,8 +107,8 @@ impl Arguments {
             self.long_path.is_none() || has_long,
             "--long-path needs long requests; add long:1:6s to --load"
         );
-        let words =
-            || self.command.iter().chain(self.container.iter().chain(&self.sidecar).map(|(_, words)| words));
+        let beside = || self.container.iter().chain(&self.sidecar);
+        let words = || self.command.iter().chain(beside().flat_map(|(_, words)| words));
         let named = words().any(|word| word.contains("{cert}") || word.contains("{key}"));
         ensure!(
             self.tls || !named,
@@ -116,7 +116,7 @@ impl Arguments {
         );
         ensure!(!self.warm_up.is_zero(), "--warm-up 0s leaves no time for a request; give it a second");
         let mut names = BTreeSet::from([self.server_name()]);
-        for (name, _) in self.container.iter().chain(&self.sidecar) {
+        for (name, _) in beside() {
             let plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
             ensure!(plain, "`{name}` is no name of a container; use letters, digits and dashes");
             ensure!(names.insert(name.clone()), "two containers are called {name}; name one otherwise");
@@ -143,8 +143,8 @@ impl Arguments {
             sidecar,
         };
         let mut specs = vec![spec(self.server_name(), self.words()?, false)];
-        specs.extend(self.container.iter().map(|(name, text)| spec(name.clone(), shell(text), false)));
-        specs.extend(self.sidecar.iter().map(|(name, text)| spec(name.clone(), shell(text), true)));
+        specs.extend(self.container.iter().map(|(name, words)| spec(name.clone(), words.clone(), false)));
+        specs.extend(self.sidecar.iter().map(|(name, words)| spec(name.clone(), words.clone(), true)));
         Ok(specs)
     }
 
@@ -208,6 +208,16 @@ fn assignment(text: &str) -> Result<(String, String), String> {
     }
 }
 
+/// A container's name and its words.
+fn container(text: &str) -> Result<(String, Vec<String>), String> {
+    let (name, command) = assignment(text)?;
+    match shlex::split(&command) {
+        Some(words) if !words.is_empty() => Ok((name, words)),
+        Some(_) => Err(format!("the container {name} has no command; write {name}=COMMAND")),
+        None => Err(format!("a quote in `{command}` is not closed")),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use clap::Parser;
@@ -241,6 +251,15 @@ mod tests {
     }
 
     #[test]
+    fn commands_of_containers_are_split_as_by_a_shell() {
+        let words = |text| container(text).map(|(_, words)| words);
+        assert_eq!(words("a=sh -c 'sleep 1'").unwrap(), ["sh", "-c", "sleep 1"]);
+        assert!(words("a=").unwrap_err().contains("no command"));
+        assert!(words("a=sh -c 'x").unwrap_err().contains("quote"));
+        assert!(words("=x").unwrap_err().contains("no name"));
+    }
+
+    #[test]
     fn containers_are_the_server_and_those_beside_it() {
         let arguments = arguments("--container a=x --sidecar b=y --env K=V --user 7:8 -- /bin/server 1");
         arguments.check().unwrap();
@@ -248,7 +267,7 @@ mod tests {
         let names: Vec<_> = specs.iter().map(|spec| (spec.name.as_str(), spec.sidecar)).collect();
         assert_eq!(names, [("server", false), ("a", false), ("b", true)]);
         assert_eq!(specs[0].words, ["/bin/server", "1"]);
-        assert_eq!(specs[1].words, ["/bin/sh", "-c", "x"]);
+        assert_eq!(specs[1].words, ["x"]);
         assert!(specs.iter().all(|spec| spec.user == Some(User { uid: 7, gid: 8 }) && spec.env.len() == 1));
     }
 }

@@ -50,7 +50,8 @@ pub(super) async fn drive(
             );
         }
     }
-    check_load(arguments, &load.snapshot(), address)?;
+    let before = load.snapshot();
+    check_load(arguments, &before, address, progress)?;
     let stop_new = async {
         sleep(arguments.lag).await;
         load.stop_new();
@@ -70,9 +71,17 @@ pub(super) async fn drive(
     };
     let plan = arguments.termination_plan();
     let (timings, ()) = tokio::join!(terminate(sandbox, &plan, on_step), stop_new);
-    warn_of_hook(&timings?);
+    if let Some(warning) = warning_of_hook(&timings?) {
+        progress.warn(&format!("{warning}; termination went on, as in Kubernetes"));
+    }
     let clients = load.finish(Instant::now() + LAST_REQUESTS).await;
     sleep(AFTER_EXIT).await;
+    let errors = clients.total().server_errors - before.total().server_errors;
+    if errors > 0 && before.total().server_errors == 0 {
+        progress.warn(&format!(
+            "{errors} requests were answered 5xx after termination began: complete answers, no losses"
+        ));
+    }
     Ok(clients)
 }
 
@@ -86,7 +95,12 @@ async fn show_load(load: &Load, progress: &Progress) {
 }
 
 /// Whether the load is one that the server can serve: what is refused from the start proves nothing.
-fn check_load(arguments: &Arguments, clients: &Summary, address: SocketAddr) -> Result<()> {
+fn check_load(
+    arguments: &Arguments,
+    clients: &Summary,
+    address: SocketAddr,
+    progress: &Progress,
+) -> Result<()> {
     let total = clients.total();
     let short = |kind| matches!(kind, Kind::KeepAlive | Kind::Fresh | Kind::Idle);
     let must_answer = arguments.load.0.iter().any(|group| short(group.kind));
@@ -99,15 +113,17 @@ fn check_load(arguments: &Arguments, clients: &Summary, address: SocketAddr) -> 
     for (kind, counts) in &clients.counts {
         let errors = counts.client_errors + counts.server_errors;
         if counts.ok > 0 && errors == counts.ok {
-            log::warn!("every {kind} request was answered with an error status; see --path and --long-path");
+            progress.warn(&format!(
+                "every {kind} request was answered with an error status; see --path and --long-path"
+            ));
         }
     }
     if total.failed > 0 {
-        log::warn!(
+        progress.warn(&format!(
             "{} of {} requests failed before termination began; the verdict counts them too",
             total.failed,
             total.failed + total.ok
-        );
+        ));
     }
     Ok(())
 }
@@ -134,16 +150,11 @@ fn words(step: &Step, arguments: &Arguments) -> String {
 }
 
 /// A hook that fails stops nothing, as in Kubernetes, where an event tells of it.
-fn warn_of_hook(timings: &Timings) {
-    let warning = match &timings.pre_stop {
-        None => return,
-        Some(Err(error)) => format!("the preStop hook did not run: {error}"),
-        Some(Ok(run)) => match failure_of(run, timings) {
-            Some(failure) => failure,
-            None => return,
-        },
-    };
-    log::warn!("{warning}; termination went on, as in Kubernetes");
+fn warning_of_hook(timings: &Timings) -> Option<String> {
+    match timings.pre_stop.as_ref()? {
+        Err(error) => Some(format!("the preStop hook did not run: {error}")),
+        Ok(run) => failure_of(run, timings),
+    }
 }
 
 fn failure_of(run: &HookRun, timings: &Timings) -> Option<String> {

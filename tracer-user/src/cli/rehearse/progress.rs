@@ -33,6 +33,11 @@ impl Progress {
         self.0.set_message(what.into());
     }
 
+    /// Writes a warning while the line makes room.
+    pub(super) fn warn(&self, warning: &str) {
+        self.0.suspend(|| log::warn!("{warning}"));
+    }
+
     /// Stdout, written to while the line makes room.
     pub(super) fn stdout(&self) -> Box<dyn Write + Send> {
         Box::new(Beside(self.0.clone()))
