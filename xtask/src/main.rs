@@ -1,6 +1,7 @@
 //! The developer's verbs: `cargo xtask help`. A verb is a module with its `Args` and a `run`.
 
 mod apt;
+mod bench;
 mod bless;
 mod build;
 mod demo;
@@ -39,6 +40,8 @@ enum Verb {
     Demo,
     /// Run everything that CI runs: lint, all tests with a real kernel, the demo (needs root)
     Test(test::Args),
+    /// Measure start, size and memory beside their limits (needs root)
+    Bench,
     /// Renew the golden files that tests compare with; look at the difference before you commit it
     Bless,
     /// Run the tests on Debian's kernels, from 5.10 to the newest, in QEMU
@@ -55,6 +58,7 @@ fn main() -> ExitCode {
         Verb::Image(args) => image::run(&args),
         Verb::Demo => demo::run(),
         Verb::Test(args) => test::run(&args),
+        Verb::Bench => bench::run(),
         Verb::Bless => bless::run(),
         Verb::Vm(args) => vm::run(&args),
         Verb::Lint => lint::run(),
