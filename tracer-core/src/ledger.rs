@@ -442,15 +442,14 @@ impl Ledger {
         }
     }
 
-    /// Judges all that is left: what ended, and, if the network interface went, what is still open.
+    /// Judges all that is left: what ended, what the pod closed and delivered (only the peer's FIN is
+    /// missing), and, if the network interface went, what is still open.
     pub fn finish(&mut self, now: Mono, interface_gone: bool, tell: &mut impl FnMut(&Connection, Told)) {
         self.tick(now.saturating_add(SETTLE), tell);
-        if !interface_gone {
-            return;
-        }
-        let live = self.live.drain().map(|(_, connection)| connection);
-        let mut open: Vec<Connection> =
-            live.chain(self.found.drain().map(|(_, connection)| connection)).collect();
+        let over = |connection: &Connection| interface_gone || connection.state == TcpState::FinWait2;
+        let live = self.live.extract_if(|_, connection| over(connection)).map(|(_, connection)| connection);
+        let found = self.found.extract_if(|_, connection| over(connection)).map(|(_, connection)| connection);
+        let mut open: Vec<Connection> = live.chain(found).collect();
         open.sort_by_key(|connection| (connection.opened, connection.tuple));
         for connection in open {
             self.census.ended += 1;
