@@ -23,14 +23,6 @@ const RECENT: Mono = 1_000_000_000;
 /// written it at once; in nanoseconds.
 const DOUBTED_RESPONSE: Mono = 10_000_000;
 
-/// A write of more than this may have waited for room; less finds room in any send buffer
-/// (`tcp_wmem`).
-const LARGE_WRITE: u32 = 16 << 10;
-
-/// So much of an answer is sent at once (the initial window, `TCP_INIT_CWND` segments of an Ethernet):
-/// a client that puts off its acknowledgement may have it all when a reset comes.
-const IN_FLIGHT: u32 = 10 * 1448;
-
 /// Where the container was when something happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Moment {
@@ -147,9 +139,6 @@ impl Close {
             ),
             None => return None,
         };
-        if self.cut_off_writing() {
-            return Some(Confidence::Possible);
-        }
         // Without the calls it is not known when the answer began: until then the application may have
         // thought about it, so that it may be complete.
         let known = self.socket.exchange.is_some();
@@ -161,16 +150,6 @@ impl Close {
             Confidence::Possible
         })?;
         self.without_parting().map_or(Some(under_way), |before| before.at_most(under_way))
-    }
-
-    /// A large write that ended with the process: it may have waited for room and been cut off, though
-    /// all that it had handed over was delivered.
-    fn cut_off_writing(&self) -> bool {
-        self.by == ClosedBy::Exit
-            && self.socket.exchange.as_ref().is_some_and(|exchange| {
-                exchange.last_write > LARGE_WRITE
-                    && self.time.saturating_sub(exchange.last_write_at) <= FAREWELL_AGE
-            })
     }
 
     /// The answer without its last write, if that may have been a farewell: small, and near the close.
@@ -325,7 +304,7 @@ impl Connection {
         } else if close.unread() > 0 {
             Judgement::loss(Ending::ResetUnread, certain_unless(close.peer_had_closed))
         } else {
-            let idle = close.unanswered() == 0 && close.socket.unacked <= IN_FLIGHT;
+            let idle = close.unanswered() == 0 && close.socket.unacked == 0;
             Judgement::loss(Ending::ResetAbort, certain_unless(idle))
         }
     }
@@ -521,37 +500,6 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_whose_acknowledgement_was_put_off_may_have_arrived_before_the_abort() {
-        let judge = |unacked| {
-            let aborted = closed(true, ClosedBy::Application, |close| {
-                close.socket.exchange = Some(answered());
-                close.socket.unacked = unacked;
-            });
-            reset(aborted, None).judge()
-        };
-        assert_eq!(judge(89), loss(Ending::ResetAbort, Confidence::Possible));
-        assert_eq!(judge(100_000), loss(Ending::ResetAbort, Confidence::Certain));
-    }
-
-    #[test]
-    fn a_large_write_that_ended_with_the_process_may_have_been_cut_off() {
-        let wrote = |bytes, silent: Mono| Exchange {
-            answered: bytes,
-            last_write: bytes,
-            first_write_at: CLOSED_AT - silent,
-            last_write_at: CLOSED_AT - silent,
-            ..Exchange::default()
-        };
-        let judge = |by, bytes, silent| by_fin(by, wrote(bytes, silent)).judge();
-        let ms = 1_000_000;
-        let doubt = loss(Ending::MidResponse, Confidence::Possible);
-        assert_eq!(judge(ClosedBy::Exit, 200_000, ms), doubt);
-        assert_eq!(judge(ClosedBy::Exit, 200_000, 100 * ms), harmless(Ending::IdleClosed));
-        assert_eq!(judge(ClosedBy::Exit, 500, ms), harmless(Ending::IdleClosed));
-        assert_eq!(judge(ClosedBy::Application, 200_000, ms), harmless(Ending::IdleClosed));
-    }
-
-    #[test]
     fn a_farewell_to_an_idle_connection_is_no_answer_under_way() {
         let (second, ms) = (1_000_000_000, 1_000_000);
         let parted = |ran: Mono, silent: Mono| Exchange {
@@ -626,10 +574,7 @@ mod tests {
             abort(|close| close.socket.orphan = true),
             loss(Ending::ResetBacklog, Confidence::Certain)
         );
-        assert_eq!(
-            abort(|close| close.socket.unacked = 100_000),
-            loss(Ending::ResetAbort, Confidence::Certain)
-        );
+        assert_eq!(abort(|close| close.socket.unacked = 10), loss(Ending::ResetAbort, Confidence::Certain));
         assert_eq!(
             abort(|close| close.socket.exchange = Some(answered())),
             loss(Ending::ResetAbort, Confidence::Possible)

@@ -11,7 +11,11 @@ use crate::{setup, shell};
 /// What makes the binary small: only our own crates are in the path of records; what the others gain in
 /// speed is lost in size. Given here and not in Cargo.toml, because the kernel programs are built by
 /// the same profile, and their verifier is particular about the code that it gets.
-const SMALL: [&str; 2] = ["profile.release.strip=true", "profile.release.package.\"*\".opt-level=\"s\""];
+const SMALL: [&str; 3] = [
+    "profile.release.strip=true",
+    "profile.release.codegen-units=1",
+    "profile.release.package.\"*\".opt-level=\"s\"",
+];
 
 /// How to build.
 #[derive(clap::Args)]
