@@ -446,7 +446,10 @@ impl Ledger {
     /// missing), and, if the network interface went, what is still open.
     pub fn finish(&mut self, now: Mono, interface_gone: bool, tell: &mut impl FnMut(&Connection, Told)) {
         self.tick(now.saturating_add(SETTLE), tell);
-        let over = |connection: &Connection| interface_gone || connection.state == TcpState::FinWait2;
+        let delivered = |connection: &Connection| {
+            connection.close.is_some_and(|close| !close.abort) && connection.delivered()
+        };
+        let over = |connection: &Connection| interface_gone || delivered(connection);
         let live = self.live.extract_if(|_, connection| over(connection)).map(|(_, connection)| connection);
         let found = self.found.extract_if(|_, connection| over(connection)).map(|(_, connection)| connection);
         let mut open: Vec<Connection> = live.chain(found).collect();
