@@ -42,6 +42,9 @@ enum Verb {
     Test(test::Args),
     /// Measure what lastpacket costs, beside what is promised (needs root)
     Bench(bench::Args),
+    /// The tight loop of `bench`, in the network namespace that it is run in
+    #[command(hide = true)]
+    Tight(bench::tight::Args),
     /// Renew the golden files that tests compare with; look at the difference before you commit it
     Bless,
     /// Run the tests on Debian's kernels, from 5.10 to the newest, in QEMU
@@ -59,6 +62,7 @@ fn main() -> ExitCode {
         Verb::Demo => demo::run(),
         Verb::Test(args) => test::run(&args),
         Verb::Bench(args) => bench::run(&args),
+        Verb::Tight(args) => bench::tight::run(&args),
         Verb::Bless => bless::run(),
         Verb::Vm(args) => vm::run(&args),
         Verb::Lint => lint::run(),

@@ -56,7 +56,9 @@ impl Figure {
         let (goal, reached) = match self.goal {
             Goal::AtMost(limit) => (format!("≤ {}", number(limit)), self.is_reached()),
             Goal::AtLeast(limit) => (format!("≥ {}", number(limit)), self.is_reached()),
-            Goal::None => return [self.name.clone(), self.unit.into(), min, median, max, "".into(), "".into()],
+            Goal::None => {
+                return [self.name.clone(), self.unit.into(), min, median, max, "".into(), "".into()];
+            }
         };
         let reached = if reached { "yes" } else { "missed" };
         [self.name.clone(), self.unit.to_owned(), min, median, max, goal, reached.to_owned()]

@@ -2,9 +2,16 @@
 //! that gives its figures.
 
 mod figure;
+mod floor;
+mod kernel;
 mod machine;
+mod pod;
 mod start;
 mod table;
+pub(crate) mod tight;
+mod toolbox;
+mod traced;
+mod tracers;
 mod work;
 
 use std::fmt;
@@ -32,6 +39,10 @@ pub(crate) enum Part {
     Start,
     /// Decode, core and JSON: records a second, allocations, instructions, memory a connection
     Work,
+    /// Rate of a tight loop of connections, untraced, traced, and traced by others
+    Traced,
+    /// Time in kernel programs, ours and others'
+    Kernel,
 }
 
 impl Part {
@@ -39,6 +50,8 @@ impl Part {
         match self {
             Self::Start => start::measure(),
             Self::Work => work::measure(),
+            Self::Traced => traced::measure(),
+            Self::Kernel => kernel::measure(),
         }
     }
 }

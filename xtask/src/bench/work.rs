@@ -86,6 +86,9 @@ fn count(work: &PathBuf, connections: u64, sink: &str) -> Result<u64> {
     valgrind.args(turns).arg(work).args(["records", &connections.to_string(), sink]);
     let output = valgrind.output().context("cannot run valgrind")?;
     let said = String::from_utf8_lossy(&output.stderr);
-    let collected = said.lines().find_map(|line| line.split_once("Collected : ")).map(|(_, count)| count.trim());
-    collected.and_then(|count| count.parse().ok()).with_context(|| format!("callgrind counted nothing:\n{said}"))
+    let collected =
+        said.lines().find_map(|line| line.split_once("Collected : ")).map(|(_, count)| count.trim());
+    collected
+        .and_then(|count| count.parse().ok())
+        .with_context(|| format!("callgrind counted nothing:\n{said}"))
 }
