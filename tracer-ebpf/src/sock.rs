@@ -91,7 +91,7 @@ pub fn describe(sk: u64) -> Socket {
         last_receive: field!(sk, icsk_lrcvtime),
         // SAFETY: the helper takes nothing and is allowed in every tracing program.
         jiffies: unsafe { bpf_jiffies64() } as u32,
-        segs_out: field!(sk, segs_out),
+        unsent: sequence(offset!(write_seq)).wrapping_sub(sequence(offset!(snd_nxt))),
         state: field!(sk, skc_state),
         shutdown: field!(sk, sk_shutdown),
         orphan: u8::from(read_at::<u64>(sk, offset!(sk_socket)) == 0),
