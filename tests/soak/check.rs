@@ -119,8 +119,14 @@ fn check_verdict(verdict: &Verdict, failed: u64, lost: u64, run: &Run, faults: &
     if counted != lost {
         faults.add(format!("the verdict counts {counted} losses, the lines tell of {lost}"), &[], None);
     }
-    if run.lines.iter().any(|line| matches!(line.body, Body::Lost(_))) {
-        faults.add("records were lost", &[], None);
+    for line in run.lines.iter() {
+        if let Body::Lost(lost) = &line.body {
+            faults.add(
+                format!("{} records were lost: {}, {}", lost.count, lost.stage, lost.reason),
+                &[],
+                None,
+            );
+        }
     }
 }
 
