@@ -49,6 +49,7 @@ offsets! {
     sk_cgrp_data = "sock"."sk_cgrp_data" optional;
     inet_sport = "inet_sock"."inet_sport" required;
     icsk_lrcvtime = "inet_connection_sock"."icsk_ack.lrcvtime" required;
+    icsk_ulp_ops = "inet_connection_sock"."icsk_ulp_ops" optional;
     bytes_received = "tcp_sock"."bytes_received" required;
     bytes_acked = "tcp_sock"."bytes_acked" required;
     rcv_nxt = "tcp_sock"."rcv_nxt" required;

@@ -23,10 +23,9 @@ pub const CASES: &[Case] = &[
         families: BOTH,
         play: mptcp_unread,
         expected: || {
-            // MPTCP takes the subflow from its owner before it resets it, so that it looks like one that
-            // nobody accepted; and it resets before the state changes.
-            let reset = Reset::act("TCP_ABORT_ON_CLOSE", Ending::ResetBacklog, Confidence::Certain).of_live();
-            Expected::one(Connection::served(Ending::ResetBacklog).lost(Confidence::Certain)).with(reset)
+            // MPTCP resets before the state changes.
+            let reset = Reset::act("TCP_ABORT_ON_CLOSE", Ending::ResetUnread, Confidence::Certain).of_live();
+            Expected::one(Connection::served(Ending::ResetUnread).lost(Confidence::Certain)).with(reset)
         },
     },
 ];
