@@ -129,7 +129,8 @@ fn await_rest(conversation: &mut Conversation, left: u64, length: u32) {
 fn chunks(call: Option<Call>, length: u32) -> u8 {
     let Some(piece) = call.and_then(|call| call.last_piece(length)) else { return Answer::UNKNOWN };
     let end = piece.address + u64::from(piece.length);
-    let tail: [u8; 7] = call::read(end - 7);
+    let tail: [u8; 5] = call::read(end - 5);
+    let before: [u8; 2] = call::read(end - 7);
     let last =
         tail[2..] == *b"0\r\n\r\n" && (piece.length == 5 || piece.length >= 7 && tail[..2] == *b"\r\n");
     if last {

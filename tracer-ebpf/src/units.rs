@@ -4,7 +4,7 @@
 use core::{ffi::c_void, ptr};
 
 use aya_ebpf::helpers::generated::bpf_loop;
-use tracer_common::Protocol;
+use tracer_common::{Answer, Protocol};
 
 use crate::{
     call::{self, Call, Piece},
@@ -85,6 +85,7 @@ pub fn content(conversation: &mut Conversation, way: Way, call: Option<Call>, le
         Some(content) => content,
         None => {
             conversation.exchange.protocol = Protocol::OTHER;
+            conversation.exchange.answer = Answer::UNKNOWN;
             length
         }
     }
