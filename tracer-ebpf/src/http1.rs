@@ -131,11 +131,11 @@ fn chunks(call: Option<Call>, length: u32) -> u8 {
     let end = piece.address + u64::from(piece.length);
     let tail: [u8; 5] = call::read(end - 5);
     let before: [u8; 2] = call::read(end - 7);
-    let last =
-        tail[2..] == *b"0\r\n\r\n" && (piece.length == 5 || piece.length >= 7 && tail[..2] == *b"\r\n");
+    let begins = piece.length == 5 || piece.length >= 7 && before == *b"\r\n";
+    let last = begins && tail == *b"0\r\n\r\n";
     if last {
         Answer::WHOLE
-    } else if tail[3..] == *b"\r\n\r\n" {
+    } else if tail[1..] == *b"\r\n\r\n" {
         Answer::UNKNOWN
     } else {
         Answer::UNDER_WAY
