@@ -214,7 +214,7 @@ const TLS_ALERT: u8 = 19;
 
 fn tls_farewell(scene: &mut Scene) -> Result<()> {
     let pair = asked(scene, &record(TLS_DATA, 90))?;
-    let client = say_and_close(scene, pair, &[&record(TLS_DATA, 40), &record(TLS_DATA, TLS_ALERT)])?;
+    let client = say_and_close(scene, pair, &[&record(TLS_DATA, 80), &record(TLS_DATA, TLS_ALERT)])?;
     send(&client, &record(TLS_DATA, TLS_ALERT))?;
     pause(20);
     Ok(())

@@ -91,7 +91,9 @@ fn begin(conversation: &mut Conversation, call: Call, piece: Piece, length: u32,
     } else if head.chunked == 1 {
         conversation.left = UNTIL_LAST_CHUNK;
         conversation.exchange.answer = Answer::UNDER_WAY;
-        go_on(conversation, Some(call), length);
+        if length > head.length {
+            go_on(conversation, Some(call), length);
+        }
     } else if head.body == 0 {
         conversation.exchange.answer = Answer::UNTIL_CLOSE;
     } else {

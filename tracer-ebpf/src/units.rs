@@ -17,9 +17,13 @@ const STEPS: u32 = 64;
 
 const TLS_HEADER: u32 = 5;
 const TLS_CHANGE_CIPHER: u8 = 20;
+const TLS_ALERT: u8 = 21;
 const TLS_APPLICATION_DATA: u8 = 23;
 /// Length of a TLS 1.3 record that holds an encrypted alert: two bytes, the inner type, the tag.
 const TLS13_ALERT_LENGTH: u16 = 19;
+
+/// What is said at most before a farewell that is no request.
+const SMALL: u32 = 64;
 
 const H2_HEADER: u32 = 9;
 /// What a client says first, before its first frame.
@@ -107,6 +111,8 @@ pub struct Walk {
     streams: u32,
     last_stream: u32,
     protocol: u32,
+    /// 1 if the last unit is a farewell (a TLS alert).
+    parted: u32,
 }
 
 #[inline(always)]
@@ -122,6 +128,7 @@ fn walk(conversation: &mut Conversation, way: Way, call: Call, length: u32) -> O
         streams: conversation.streams,
         last_stream: conversation.last_stream,
         protocol: conversation.exchange.protocol.into(),
+        parted: 0,
     };
     // SAFETY: the entry is this CPU's own and that of this way's program, which does not interrupt itself.
     unsafe { entry.write(walk) };
@@ -138,7 +145,16 @@ fn walk(conversation: &mut Conversation, way: Way, call: Call, length: u32) -> O
     }
     conversation.streams = walk.streams;
     conversation.last_stream = walk.last_stream;
-    (walk.left == 0).then_some(walk.content)
+    if walk.left != 0 {
+        return None;
+    }
+    // Who says farewell waits for no answer, and before that says at most what HTTP/2 needs.
+    let said = conversation.exchange.unanswered.saturating_add(walk.content);
+    if way == Way::Read && walk.parted == 1 && said <= SMALL {
+        conversation.exchange.unanswered = 0;
+        return Some(0);
+    }
+    Some(walk.content)
 }
 
 #[inline(never)]
@@ -196,7 +212,9 @@ fn begin_record(walk: &mut Walk) -> Option<u32> {
         return None;
     }
     let length = u16::from_be_bytes(length);
-    let carries = kind == TLS_APPLICATION_DATA && length != TLS13_ALERT_LENGTH && walk.units.handshakes == 0;
+    let is_alert = kind == TLS_ALERT || kind == TLS_APPLICATION_DATA && length == TLS13_ALERT_LENGTH;
+    let carries = kind == TLS_APPLICATION_DATA && !is_alert && walk.units.handshakes == 0;
+    walk.parted = u32::from(is_alert);
     walk.units.counts = u8::from(carries);
     walk.units.handshakes = u8::from(kind == TLS_CHANGE_CIPHER);
     walk.units.left = length.into();
