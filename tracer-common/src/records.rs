@@ -193,8 +193,8 @@ pub struct Exchange {
     pub answer: u8,
     /// One of [`Protocol`].
     pub protocol: u8,
-    /// Always 0.
-    pub reserved: u16,
+    /// 1 if so little was written since that it may be an answer or not (over TLS).
+    pub doubtful: u16,
     /// CLOCK_MONOTONIC in ns of the first write since the last read; 0 for none.
     pub first_write_at: u64,
     /// CLOCK_MONOTONIC in ns of the last write; 0 for none.

@@ -158,7 +158,7 @@ impl Connection {
         } else if !self.delivered() {
             Judgement::loss(Ending::MidResponse, Confidence::Certain)
         } else if unanswered > 0 {
-            let by_exit = close.by == ClosedBy::Exit && unanswered > FAREWELL;
+            let by_exit = close.by == ClosedBy::Exit && unanswered > FAREWELL && !close.is_doubtful();
             let likely = (by_exit || under_way) && !close.peer_had_closed;
             Judgement::loss(
                 Ending::Unanswered,

@@ -164,6 +164,7 @@ fn exchange(exchange: &tracer_common::Exchange) -> Option<Exchange> {
         last_write_at: exchange.last_write_at,
         previous_write_at: exchange.previous_write_at,
         last_read_at: exchange.last_read_at,
+        doubtful: exchange.doubtful == 1,
         answer: match exchange.answer {
             tracer_common::Answer::UNDER_WAY => Answer::UnderWay,
             tracer_common::Answer::WHOLE => Answer::Whole,

@@ -224,6 +224,8 @@ pub struct Exchange {
     pub last_read_at: Mono,
     /// How far the last answer has come.
     pub answer: Answer,
+    /// So little was written since the request was read that it may be an answer or not (over TLS).
+    pub doubtful: bool,
 }
 
 /// How far the last answer on a connection has come, by what the application wrote.

@@ -17,6 +17,8 @@ const AF_INET: u16 = 2;
 const AF_INET6: u16 = 10;
 const IPPROTO_TCP: u16 = 6;
 const MSG_PEEK: i32 = 2;
+/// What HTTP/2 itself says (SETTINGS, PING, GOAWAY) is at most so long in TLS, and so may an answer be.
+pub const SMALL: u32 = 64;
 
 /// What is known of a connection between its calls.
 #[repr(C)]
@@ -99,8 +101,11 @@ pub fn written(sk: u64, length: i32) {
         }
         _ => http1::written(&mut conversation, call, length as u32) == Written::Answer,
     };
-    if is_answer {
-        take_answer(&mut conversation.exchange, length as u32);
+    let exchange = &mut conversation.exchange;
+    if is_answer && exchange.protocol == Protocol::TLS && exchange.unanswered > 0 && length as u32 <= SMALL {
+        exchange.doubtful = 1;
+    } else if is_answer {
+        take_answer(exchange, length as u32);
     }
     count_streams(&mut conversation);
     let _ = EXCHANGES.insert(sk, conversation, 0);
@@ -113,6 +118,7 @@ fn take_answer(exchange: &mut Exchange, length: u32) {
         exchange.before_answer = exchange.unanswered;
     }
     exchange.unanswered = 0;
+    exchange.doubtful = 0;
     exchange.answered = exchange.answered.saturating_add(length);
     exchange.last_write = length;
     if exchange.first_write_at == 0 {

@@ -8,7 +8,7 @@ use tracer_common::{Answer, Protocol};
 
 use crate::{
     call::{self, Call, Piece},
-    exchange::Conversation,
+    exchange::{Conversation, SMALL},
     maps::WALKS,
 };
 
@@ -21,9 +21,6 @@ const TLS_ALERT: u8 = 21;
 const TLS_APPLICATION_DATA: u8 = 23;
 /// Length of a TLS 1.3 record that holds an encrypted alert: two bytes, the inner type, the tag.
 const TLS13_ALERT_LENGTH: u16 = 19;
-
-/// What is said at most before a farewell that is no request.
-const SMALL: u32 = 64;
 
 const H2_HEADER: u32 = 9;
 /// What a client says first, before its first frame.
@@ -149,9 +146,11 @@ fn walk(conversation: &mut Conversation, way: Way, call: Call, length: u32) -> O
         return None;
     }
     // Who says farewell waits for no answer, and before that says at most what HTTP/2 needs.
-    let said = conversation.exchange.unanswered.saturating_add(walk.content);
-    if way == Way::Read && walk.parted == 1 && said <= SMALL {
-        conversation.exchange.unanswered = 0;
+    let exchange = &mut conversation.exchange;
+    let said = exchange.unanswered.saturating_add(walk.content);
+    if way == Way::Read && walk.parted == 1 && (said <= SMALL || exchange.doubtful == 1) {
+        exchange.unanswered = 0;
+        exchange.doubtful = 0;
         return Some(0);
     }
     Some(walk.content)

@@ -82,11 +82,17 @@ impl Close {
         self.socket.unread.saturating_sub(u32::from(self.peer_had_closed))
     }
 
+    /// Whether so little was written since the request was read that it may be an answer or not.
+    pub(super) fn is_doubtful(&self) -> bool {
+        self.socket.exchange.is_some_and(|exchange| exchange.doubtful)
+    }
+
     /// Bytes of the last request if it had got no answer; 0 if it had. Few bytes before the peer's own
     /// FIN are its farewell.
     pub(super) fn unanswered(&self) -> u64 {
         let bytes = self.without_answer();
-        if self.peer_had_closed && bytes <= FAREWELL { 0 } else { bytes }
+        let farewell = bytes <= FAREWELL || self.is_doubtful();
+        if self.peer_had_closed && farewell { 0 } else { bytes }
     }
 
     /// How far the last answer had come.

@@ -232,6 +232,14 @@ fn a_small_answer_that_is_whole_is_no_farewell() {
 }
 
 #[test]
+fn what_may_be_an_answer_leaves_a_doubt_unless_the_client_has_closed() {
+    let mut goaway = by_fin(ClosedBy::Exit, Exchange { doubtful: true, ..asked(120) });
+    assert_eq!(goaway.judge(), loss(Ending::Unanswered, Confidence::Possible));
+    goaway.close.as_mut().unwrap().peer_had_closed = true;
+    assert_eq!(goaway.judge(), harmless(Ending::PeerClosed));
+}
+
+#[test]
 fn a_client_that_half_closed_may_still_wait_for_the_rest() {
     let mut half = by_fin(ClosedBy::Exit, Exchange { answer: Answer::UnderWay, ..answered() });
     half.close.as_mut().unwrap().peer_had_closed = true;
