@@ -127,7 +127,7 @@ fn check_verdict(verdict: &Verdict, failed: u64, lost: u64, run: &Run, faults: &
     if counted != lost {
         faults.add(format!("the verdict counts {counted} losses, the lines tell of {lost}"), &[], None);
     }
-    for line in run.lines.iter() {
+    for line in &run.lines {
         if let Body::Lost(lost) = &line.body {
             faults.add(
                 format!("{} records were lost: {}, {}", lost.count, lost.stage, lost.reason),
