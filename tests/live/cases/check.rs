@@ -126,6 +126,8 @@ fn events_as_counted(case: &Case, observed: &Observed) -> Result<()> {
     };
     let (resets, rose) = (book("EstabResets"), observed.rise("EstabResets"));
     ensure!(resets == Some(rose), "the kernel's EstabResets rose by {rose}, the book says {resets:?}");
+    let (current, level) = (book("CurrEstab"), observed.after.get("CurrEstab").copied());
+    ensure!(current == level, "the kernel's CurrEstab is {level:?}, the book says {current:?}");
     Ok(())
 }
 

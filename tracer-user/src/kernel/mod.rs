@@ -2,6 +2,7 @@
 //! tables, their records.
 
 pub mod btf;
+pub mod curr_estab;
 pub mod facts;
 pub mod hooks;
 pub mod log;

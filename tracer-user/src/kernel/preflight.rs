@@ -4,6 +4,7 @@ use std::fs;
 
 use serde::Serialize;
 use tracer_common::ABSENT;
+use tracer_core::books::CurrEstabRule;
 
 use super::{
     btf,
@@ -104,6 +105,7 @@ fn kernel(facts: &Facts) -> Vec<Condition> {
         let found = "network namespaces are told apart by inode, which is used again";
         Condition::not(Status::Limited, "namespace cookies", found, "use Linux 5.14 or newer")
     });
+    conditions.push(curr_estab(facts.curr_estab));
     conditions.push(if facts.settings.page_offset != 0 {
         Condition::ok("payload in pages", "can be looked into")
     } else {
@@ -116,6 +118,22 @@ fn kernel(facts: &Facts) -> Vec<Condition> {
         )
     });
     conditions
+}
+
+fn curr_estab(rule: Option<CurrEstabRule>) -> Condition {
+    let name = "CurrEstab";
+    match rule {
+        Some(CurrEstabRule::Established) => Condition::ok(name, "counts ESTABLISHED"),
+        Some(CurrEstabRule::EstablishedAndCloseWait) => {
+            Condition::ok(name, "counts ESTABLISHED and CLOSE_WAIT")
+        }
+        None => Condition::not(
+            Status::Limited,
+            name,
+            "what it counts could not be tried: its book is left out",
+            "bring the loopback interface up (`ip link set lo up`), and let connections on it through",
+        ),
+    }
 }
 
 fn remedy(hook: &Hook) -> &'static str {
