@@ -6,8 +6,9 @@ use anyhow::{Context, Result, ensure};
 use lastpacket_tests::{
     counters::{self, rise},
     events::{Events, ensure_balanced},
+    machine::kernel_version,
     needs,
-    netns::Family,
+    netns::{Family, Namespace},
     process::Resident,
     run::{self, Run, Running},
 };
@@ -44,13 +45,6 @@ const SOCKET_CALLS: (u32, u32) = (6, 3);
 /// From this version on the tracepoint shows all resets.
 const ALL_RESETS: (u32, u32) = (6, 10);
 
-fn version() -> Result<(u32, u32)> {
-    let release = nix::sys::utsname::uname()?.release().to_string_lossy().into_owned();
-    let mut numbers = release.split(['.', '-']);
-    let mut next = || numbers.next().context("no version")?.parse().context("no number");
-    Ok((next()?, next()?))
-}
-
 /// Traces a process in the server's namespace while something happens.
 fn trace(denied: Option<Denied>, act: impl FnOnce(&mut Scene) -> Result<()>) -> Result<Run> {
     let mut scene = Scene::new(Family::V4)?;
@@ -83,7 +77,19 @@ fn check(denied: Denied) -> Result<(Value, Option<i32>)> {
 
 fn condition<'a>(check: &'a Value, name: &str) -> Result<&'a Value> {
     let conditions = check["conditions"].as_array().context("no conditions")?;
-    conditions.iter().find(|condition| condition["name"] == name).with_context(|| format!("no {name}: {check}"))
+    conditions
+        .iter()
+        .find(|condition| condition["name"] == name)
+        .with_context(|| format!("no {name}: {check}"))
+}
+
+/// Tracing fails with one sentence that says all of this.
+fn ensure_refused(denied: Denied, wanted: &[&str]) -> Result<()> {
+    let resident = Resident::of(&Namespace::new()?)?;
+    let (stdout, stderr, code) = confined::run(denied, &["trace", "--pid", &resident.pid().to_string()])?;
+    ensure!(code == Some(2) && stdout.is_empty(), "it ended with {code:?}: {stdout}");
+    ensure!(stderr.lines().count() == 1, "more than one sentence: {stderr}");
+    ensure_says(&stderr, wanted)
 }
 
 fn ensure_says(text: &str, wanted: &[&str]) -> Result<()> {
@@ -101,16 +107,12 @@ fn limit_is_lifted() -> Result<()> {
 }
 
 fn limit_stays() -> Result<()> {
-    if version()? >= CHARGED_TO_CGROUP {
+    if kernel_version()? >= CHARGED_TO_CGROUP {
         let verdict_of = trace(Some(Denied::LockedMemoryForGood), |_| Ok(()))?;
         return ensure_balanced(verdict_of.lines.verdict()?);
     }
     let remedy = ["CAP_SYS_RESOURCE", "ulimit -l unlimited", "LimitMEMLOCK=infinity", "64 KiB"];
-    let pid = std::process::id().to_string();
-    let (stdout, stderr, code) = confined::run(Denied::LockedMemoryForGood, &["trace", "--pid", &pid])?;
-    ensure!(code == Some(2) && stdout.is_empty(), "it ended with {code:?}: {stdout}");
-    ensure_says(&stderr, &remedy)?;
-    ensure!(stderr.lines().count() == 1, "more than one sentence: {stderr}");
+    ensure_refused(Denied::LockedMemoryForGood, &remedy)?;
     let (check, code) = check(Denied::LockedMemoryForGood)?;
     ensure!(code == Some(2) && check["possible"] == false, "{check}");
     ensure_says(&condition(&check, "kernel programs")?.to_string(), &remedy)
@@ -121,8 +123,12 @@ fn absent_hooks() -> Result<()> {
     let events = ["/sys/kernel/tracing/events", "/sys/kernel/debug/tracing/events"];
     let events = events.iter().map(Path::new).find(|folder| folder.join("sock").exists());
     let hook = "sock_recv_length";
-    let exists = events.map_or(version()? >= SOCKET_CALLS, |events| events.join("sock").join(hook).exists());
-    ensure!(exists == (version()? >= SOCKET_CALLS), "the tracing file system and the version disagree");
+    let exists =
+        events.map_or(kernel_version()? >= SOCKET_CALLS, |events| events.join("sock").join(hook).exists());
+    ensure!(
+        exists == (kernel_version()? >= SOCKET_CALLS),
+        "the tracing file system and the version disagree"
+    );
     let run = trace(None, |_| Ok(()))?;
     let (started, verdict) = (started(&run)?, run.lines.verdict()?);
     ensure!(started.hooks.iter().any(|attached| attached == hook) == exists, "{:?}", started.hooks);
@@ -145,11 +151,7 @@ fn required_fields() -> Result<()> {
         let fields = condition(&check, "kernel fields")?;
         ensure!(fields["status"] == "missing", "{fields}");
         ensure_says(&fields.to_string(), &[field, "remedy"])?;
-        let pid = std::process::id().to_string();
-        let (stdout, stderr, code) = confined::run(Denied::Field(name), &["trace", "--pid", &pid])?;
-        ensure!(code == Some(2) && stdout.is_empty(), "it ended with {code:?}: {stdout}");
-        ensure_says(&stderr, &[field, "lastpacket check"])?;
-        ensure!(stderr.lines().count() == 1, "more than one sentence: {stderr}");
+        ensure_refused(Denied::Field(name), &[field, "lastpacket check"])?;
     }
     Ok(())
 }
@@ -188,17 +190,16 @@ fn classes_named(denied: Denied) -> Result<()> {
     })?;
     ensure!(resets == 1, "the kernel counted {resets} resets");
     let (started, verdict) = (started(&run)?, run.lines.verdict()?);
-    let classes = ["IPv4", "IPv6"].map(|protocol| {
-        format!("{protocol} resets to segments without a socket or with one in TIME_WAIT")
-    });
+    let classes = ["IPv4", "IPv6"]
+        .map(|protocol| format!("{protocol} resets to segments without a socket or with one in TIME_WAIT"));
     let named = |told: &[String], class: &str| told.iter().any(|told| told.contains(class));
     for class in &classes {
-        let of_old_kernel = version()? < ALL_RESETS;
+        let of_old_kernel = kernel_version()? < ALL_RESETS;
         ensure!(named(&started.cannot_show, class) == of_old_kernel, "{:?}", started.cannot_show);
         ensure!(named(&verdict.cannot_show, class) == of_old_kernel, "{:?}", verdict.cannot_show);
         ensure!(check.to_string().contains(class) == of_old_kernel, "{check}");
     }
-    if version()? >= ALL_RESETS {
+    if kernel_version()? >= ALL_RESETS {
         ensure!(verdict.result == Answer::Cut, "{:?}", verdict.reasons);
         ensure!(verdict.losses.iter().map(|loss| loss.ending).eq([Ending::Refused]), "{:?}", verdict.losses);
         return ensure_balanced(verdict);

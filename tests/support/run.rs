@@ -73,6 +73,15 @@ pub fn start_command(mut command: Command) -> Result<Running> {
     Ok(Running { child, lines, seen: Vec::new(), stderr: Some(stderr) })
 }
 
+/// Whether the run said at its start that this kernel cannot show something.
+#[must_use]
+pub fn cannot_show(run: &Run, what: &str) -> bool {
+    run.lines.iter().any(|line| match &line.body {
+        Body::AgentStarted(started) => started.cannot_show.iter().any(|class| class.contains(what)),
+        _ => false,
+    })
+}
+
 impl Running {
     /// Its process id.
     #[must_use]
