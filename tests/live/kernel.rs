@@ -1,18 +1,20 @@
 //! What kernels refuse, lack or do differently: told by name, and never a wrong verdict.
 
-use std::path::Path;
+use std::{fs, path::Path, process::Command};
 
 use anyhow::{Context, Result, ensure};
 use lastpacket_tests::{
+    binary,
     counters::{self, rise},
     events::{Events, ensure_balanced},
-    machine::kernel_version,
+    machine::{self, kernel_version},
     needs,
     netns::{Family, Namespace},
     process::Resident,
     run::{self, Run, Running},
 };
 use libtest_mimic::Trial;
+use nix::mount::{MsFlags, mount};
 use serde_json::Value;
 use tracer_core::{
     books::Book,
@@ -26,7 +28,7 @@ use crate::{
 };
 
 pub fn trials() -> Vec<Trial> {
-    vec![
+    let mut trials = vec![
         needs::live("kernel::a_limit_of_locked_memory_is_lifted", limit_is_lifted),
         needs::live("kernel::a_limit_of_locked_memory_that_stays_is_told_with_its_remedy", limit_stays),
         needs::live("kernel::hooks_that_it_lacks_are_named", absent_hooks),
@@ -35,7 +37,10 @@ pub fn trials() -> Vec<Trial> {
         needs::live("kernel::resets_that_it_may_not_show_are_named", || classes_named(Denied::PerfEvents)),
         needs::live("kernel::resets_that_it_cannot_show_are_named", || classes_named(Denied::Kprobes)),
         needs::live("kernel::curr_estab_follows_its_own_rule", curr_estab),
-    ]
+    ];
+    // The last of all: it cannot be undone.
+    trials.extend(machine::is_throwaway().then(|| needs::live("kernel::lockdown_is_told", lockdown)));
+    trials
 }
 
 /// From this version on there is no limit of locked memory for kernel programs.
@@ -244,4 +249,28 @@ fn curr_estab() -> Result<()> {
     // Of six connections four are half closed.
     ensure!(book.kernel == 6 || book.kernel == 2, "{book:?}");
     ensure_balanced(verdict)
+}
+
+/// In this mode nobody may read kernel memory.
+fn lockdown() -> Result<()> {
+    let folder = Path::new("/sys/kernel/security");
+    let file = folder.join("lockdown");
+    let none: Option<&str> = None;
+    if !file.exists() {
+        mount(Some("securityfs"), folder, Some("securityfs"), MsFlags::empty(), none)?;
+    }
+    fs::write(file, "confidentiality").context("this kernel cannot be locked down")?;
+    let resident = Resident::of(&Namespace::new()?)?;
+    let pid = resident.pid().to_string();
+    let run = |arguments: &[&str]| {
+        Command::new(binary::lastpacket()?).args(arguments).output().map_err(anyhow::Error::from)
+    };
+    let traced = run(&["trace", "--pid", &pid])?;
+    let stderr = String::from_utf8_lossy(&traced.stderr);
+    ensure!(traced.status.code() == Some(2) && traced.stdout.is_empty(), "{traced:?}");
+    ensure!(stderr.lines().count() == 1, "more than one sentence: {stderr}");
+    ensure_says(&stderr, &["lockdown=integrity", "confidentiality"])?;
+    let check: Value = serde_json::from_slice(&run(&["check", "--format", "json"])?.stdout)?;
+    ensure!(check["possible"] == false, "{check}");
+    ensure_says(&condition(&check, "lockdown")?.to_string(), &["missing", "lockdown=integrity"])
 }

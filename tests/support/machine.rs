@@ -20,3 +20,9 @@ pub fn kernel_version() -> Result<(u32, u32)> {
 pub fn slowness() -> u32 {
     std::env::var("LASTPACKET_SLOWNESS").ok().and_then(|value| value.parse().ok()).unwrap_or(1)
 }
+
+/// Whether it ends with the tests, so that they may do to it what cannot be undone.
+#[must_use]
+pub fn is_throwaway() -> bool {
+    std::env::var_os("LASTPACKET_THROWAWAY").is_some_and(|value| value == "1")
+}

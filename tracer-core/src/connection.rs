@@ -616,15 +616,17 @@ mod tests {
     #[test]
     fn a_second_socket_of_a_handshake_is_no_peer_that_does_not_answer() {
         let mut connection = Connection { close: None, ..closed(true, ClosedBy::Kernel, |_| {}) };
-        let change = |old, new, bytes_received| StateChange {
-            old,
-            new,
+        let (tuple, moment) = (connection.tuple, connection.moment);
+        let change = |bytes_received| StateChange {
+            task: Task::default(),
             socket: Socket { bytes_received, ..Socket::default() },
-            ..StateChange::default()
+            tuple,
+            old: TcpState::SynRecv,
+            new: TcpState::Close,
         };
-        connection.change(1, &change(TcpState::SynRecv, TcpState::Close, 0), Moment::default());
+        connection.change(1, &change(0), moment);
         assert_eq!(connection.judge(), harmless(Ending::NeverEstablished));
-        connection.change(1, &change(TcpState::SynRecv, TcpState::Close, 10), Moment::default());
+        connection.change(1, &change(10), moment);
         assert_eq!(connection.judge(), harmless(Ending::TimedOut));
     }
 

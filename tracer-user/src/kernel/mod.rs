@@ -5,6 +5,7 @@ pub mod btf;
 pub mod curr_estab;
 pub mod facts;
 pub mod hooks;
+mod lockdown;
 pub mod log;
 mod memlock;
 pub mod preflight;

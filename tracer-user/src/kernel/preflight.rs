@@ -10,6 +10,7 @@ use super::{
     btf,
     facts::{self, Facts},
     hooks::{Hook, Place},
+    lockdown,
     probes::{LoadOptions, Probes},
 };
 use crate::host::{cgroup, netns};
@@ -64,7 +65,7 @@ const OLDEST: (u32, u32) = (5, 10);
 /// Looks at everything.
 #[must_use]
 pub fn check() -> Vec<Condition> {
-    let mut conditions = vec![kernel_version(), lockdown()];
+    let mut conditions = vec![kernel_version(), lockdown_mode()];
     conditions.extend(CAPABILITIES.map(|(number, name, purpose)| capability(number, name, purpose)));
     match Facts::of_running_kernel() {
         Ok(facts) => {
@@ -154,15 +155,12 @@ fn kernel_version() -> Condition {
     }
 }
 
-fn lockdown() -> Condition {
-    let mode = fs::read_to_string("/sys/kernel/security/lockdown").unwrap_or_default();
-    if mode.contains("[confidentiality]") {
-        let remedy =
-            "boot with lockdown=integrity: reading kernel memory is forbidden in mode confidentiality";
-        return Condition::not(Status::Missing, "lockdown", "confidentiality", remedy);
+fn lockdown_mode() -> Condition {
+    let mode = lockdown::mode().unwrap_or_else(|| "none".to_owned());
+    if lockdown::forbids_tracing(&mode) {
+        return Condition::not(Status::Missing, "lockdown", mode, lockdown::REMEDY);
     }
-    let selected = mode.split(['[', ']']).nth(1).unwrap_or("none");
-    Condition::ok("lockdown", selected)
+    Condition::ok("lockdown", mode)
 }
 
 fn capability(number: u32, name: &str, purpose: &str) -> Condition {

@@ -35,7 +35,7 @@ const LEFT_OUT: [(&str, &str, &str); 1] = [("5.10", "cases::mptcp", "built witho
 const OF_CI: [&str; 2] = ["5.10", "6.12"];
 
 /// How many times slower than a real processor an emulated one may be, on a machine that does other work.
-const SLOWNESS: u32 = 10;
+const SLOWNESS: u32 = 5;
 
 /// How often a machine is started at most until it reaches its init.
 const ATTEMPTS: u32 = 3;
@@ -175,7 +175,9 @@ fn test_script(tests: &[(String, PathBuf)], filter: Option<&str>, kernel: &str) 
     let skip: Vec<String> = left_out(kernel).map(|(name, _)| format!("--skip {name}")).collect();
     let arguments =
         format!("--test-threads 1 --color never {} {}", skip.join(" "), filter.unwrap_or_default());
-    let mut script = format!("export LASTPACKET_REQUIRE_LIVE=1 LASTPACKET_SLOWNESS={SLOWNESS}\ncode=0\n");
+    let mut script = format!(
+        "export LASTPACKET_REQUIRE_LIVE=1 LASTPACKET_THROWAWAY=1 LASTPACKET_SLOWNESS={SLOWNESS}\ncode=0\n"
+    );
     for (name, reason) in left_out(kernel) {
         script += &format!("echo 'left out: {name}: {reason}'\n");
     }
