@@ -25,6 +25,7 @@ fn closed(abort: bool, by: ClosedBy, set: impl FnOnce(&mut Close)) -> Connection
         socket: Socket { unacked: 0, ..close.socket },
         reset_received: false,
         reset_sent: None,
+        given_up_in_handshake: false,
     }
 }
 
@@ -294,6 +295,23 @@ fn a_peer_that_had_closed_may_not_care() {
 #[test]
 fn an_abort_without_a_reset_is_the_kernel_giving_up() {
     assert_eq!(closed(true, ClosedBy::Kernel, |_| {}).judge(), harmless(Ending::TimedOut));
+}
+
+#[test]
+fn a_second_socket_of_a_handshake_is_no_peer_that_does_not_answer() {
+    let mut connection = Connection { close: None, ..closed(true, ClosedBy::Kernel, |_| {}) };
+    let (tuple, moment) = (connection.tuple, connection.moment);
+    let change = |bytes_received| StateChange {
+        task: Task::default(),
+        socket: Socket { bytes_received, ..Socket::default() },
+        tuple,
+        old: TcpState::SynRecv,
+        new: TcpState::Close,
+    };
+    connection.change(1, &change(0), moment);
+    assert_eq!(connection.judge(), harmless(Ending::NeverEstablished));
+    connection.change(1, &change(10), moment);
+    assert_eq!(connection.judge(), harmless(Ending::TimedOut));
 }
 
 #[test]
