@@ -4,6 +4,7 @@ mod agent;
 mod check;
 mod options;
 mod rehearse;
+mod report;
 mod trace;
 
 use std::process::ExitCode;
@@ -34,6 +35,8 @@ enum Command {
     Trace(trace::Arguments),
     /// Follow all pods of this node: JSON events on stdout, metrics and health by HTTP
     Agent(Box<agent::Arguments>),
+    /// Make a report of recorded events: a timeline, Markdown, JUnit XML, a page for a browser
+    Report(report::Arguments),
     /// Check whether this machine can be traced, and what is missing
     Check(check::Arguments),
     /// Print the JSON Schema of the events
@@ -91,6 +94,7 @@ pub fn run(arguments: Arguments) -> Result<Outcome> {
         Command::Rehearse(arguments) => rehearse::run(&arguments),
         Command::Trace(arguments) => trace::run(&arguments),
         Command::Agent(arguments) => agent::run(&arguments),
+        Command::Report(arguments) => report::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
         Command::Schema => print_schema(),
         Command::Completions { shell } => print_completions(shell),
@@ -127,13 +131,18 @@ pub struct Tally {
 impl Tally {
     /// Takes a verdict.
     pub fn add(&mut self, verdict: &tracer_core::verdict::Verdict) {
-        match verdict.result {
+        self.count(verdict.result, verdict.doubts);
+    }
+
+    /// Takes the result of a verdict and its doubts.
+    pub fn count(&mut self, result: words::Result, doubts: u64) {
+        match result {
             words::Result::Cut => self.cut = true,
             words::Result::Unproven => self.unproven = true,
             words::Result::Late => self.late_or_doubtful = true,
             words::Result::Drained | words::Result::Idle => {}
         }
-        self.late_or_doubtful |= verdict.doubts > 0;
+        self.late_or_doubtful |= doubts > 0;
     }
 
     /// The exit code.
