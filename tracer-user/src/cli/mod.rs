@@ -3,13 +3,17 @@
 mod agent;
 mod check;
 mod options;
+mod progress;
 mod rehearse;
 mod report;
 mod trace;
 
-use std::process::ExitCode;
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::{CommandFactory, Parser, Subcommand};
 use tracer_core::{output::Line, words};
 
@@ -18,7 +22,7 @@ use crate::rehearse::demo;
 /// Proves whether a pod's traffic had stopped before the pod exited, and says which connection was
 /// broken, by whom and in which phase, if it had not.
 #[derive(Parser)]
-#[command(version, about, after_help = EXIT_CODES)]
+#[command(name = "lastpacket", version, about, after_help = EXIT_CODES)]
 pub struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -45,6 +49,11 @@ enum Command {
     Completions {
         /// Which shell
         shell: clap_complete::Shell,
+    },
+    /// Write the man pages of all commands into a folder
+    Man {
+        /// Which folder; it is made if there is none
+        folder: PathBuf,
     },
     /// Run the demonstration server of rehearse
     #[command(hide = true)]
@@ -98,6 +107,7 @@ pub fn run(arguments: Arguments) -> Result<Outcome> {
         Command::Check(arguments) => check::run(&arguments),
         Command::Schema => print_schema(),
         Command::Completions { shell } => print_completions(shell),
+        Command::Man { folder } => write_man_pages(&folder),
         Command::DemoServer { behaviour, port, tls } => {
             options::runtime()?.block_on(demo::run(behaviour, port, tls))?;
             Ok(Outcome::Fine)
@@ -117,6 +127,13 @@ fn print_completions(shell: clap_complete::Shell) -> Result<Outcome> {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Arguments::command(), "lastpacket", &mut script);
     std::io::stdout().write_all(&script)?;
+    Ok(Outcome::Fine)
+}
+
+fn write_man_pages(folder: &Path) -> Result<Outcome> {
+    std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    clap_mangen::generate_to(Arguments::command(), folder)
+        .with_context(|| format!("cannot write into {}", folder.display()))?;
     Ok(Outcome::Fine)
 }
 

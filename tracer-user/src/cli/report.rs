@@ -7,9 +7,9 @@ use std::{
 
 use anyhow::{Result, bail};
 
-use super::{Outcome, Tally};
+use super::{Outcome, Tally, progress::Progress};
 use crate::{
-    report::{Fold, Report, junit, markdown, read::source, text::Text},
+    report::{Fold, Report, html, junit, markdown, read::source, text::Text},
     sink::{OutputFailed, Render, jsonl::JsonLines, timeline::Look},
 };
 
@@ -24,6 +24,8 @@ pub(super) enum Form {
     Markdown,
     /// JUnit XML, for CI.
     Junit,
+    /// One page for a browser, with nothing beside it.
+    Html,
 }
 
 impl Form {
@@ -38,9 +40,13 @@ impl Form {
             Self::Text | Self::Json => None,
             Self::Markdown => Some(markdown::render(report)),
             Self::Junit => Some(junit::render(report, strict)),
+            Self::Html => Some(html::render(report)),
         }
     }
 }
+
+/// Events between two words of progress.
+const TOLD_EVERY: u64 = 10_000;
 
 #[derive(clap::Args)]
 pub(super) struct Arguments {
@@ -65,7 +71,13 @@ pub(super) fn run(arguments: &Arguments) -> Result<Outcome> {
     let mut text = (form == Form::Text).then(|| Text::new(Look::of_stdout()));
     let mut stdout = io::BufWriter::new(io::stdout().lock());
     let mut json = Vec::new();
+    let progress = Progress::start(form != Form::Json);
+    let mut read = 0_u64;
     let counts = source::read(&arguments.files, |line| {
+        read += 1;
+        if read.is_multiple_of(TOLD_EVERY) {
+            progress.tell(format!("reading, {read} events"));
+        }
         fold.take(&line);
         if let Some(text) = &mut text {
             text.take(&line);
@@ -77,6 +89,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<Outcome> {
         }
         Ok(())
     })?;
+    progress.end();
     counts.troubles().iter().for_each(|trouble| log::warn!("{trouble}"));
     if counts.events == 0 {
         bail!("there is no event in what was read; give it JSON lines, as `--format json` writes them");

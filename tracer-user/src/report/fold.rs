@@ -8,14 +8,14 @@ use tracer_core::{
     event::Mono,
     output::{
         Body, ConnectionEvent, Endpoint, EndpointEvent, ExitEvent, K8s, Line, LostEvent, Network, PhaseEvent,
-        ResetEvent, Subject,
+        RehearsalEvent, ResetEvent, Subject,
     },
     verdict::Verdict,
     words::{Ending, Hop, Origin, Phase, Result, Role},
 };
 
 use super::{
-    model::{Connection, Endpoints, Lane, Loss, Mark, Pod, Report, Run},
+    model::{Connection, Endpoints, Lane, Loss, Mark, Pod, Report, Run, Whose},
     read::Counts,
 };
 use crate::sink::names;
@@ -52,7 +52,8 @@ impl Fold {
                 run.version = Some((started.version.clone(), started.kernel.clone()));
             }
             (Body::Lost(lost), None) => run.lost.push(lost_text(lost)),
-            (Body::Rehearsal(_), _) | (_, None) => {}
+            (Body::Rehearsal(event), _) => self.report.clients.push(clients_text(event)),
+            (_, None) => {}
             (body, Some(subject)) => self.of_pod(line, subject, body),
         }
     }
@@ -60,8 +61,10 @@ impl Fold {
     /// All that was taken; `counts` tells what could not be.
     #[must_use]
     pub fn finish(mut self, title: String, counts: Counts) -> Report {
+        // Of a recording that breaks off nobody knows what came then.
+        let broken = !counts.broken.is_empty();
         for pod in &mut self.report.pods {
-            if pod.result.is_none() && pod.reasons.is_empty() && pod.began.is_some() {
+            if pod.result.is_none() && pod.reasons.is_empty() && (pod.began.is_some() || broken) {
                 pod.result = Some(Result::Unproven);
                 pod.reasons.push("its verdict is not in the recording".to_owned());
             }
@@ -89,7 +92,7 @@ impl Fold {
         let report = &mut self.report;
         let open = self.open.entry(key.clone()).or_insert_with(|| {
             let mut pod = Pod::new(subject.target.name.clone(), None, Arc::clone(&line.node));
-            pod.time = line.time;
+            (pod.time, pod.mono_ns) = (line.time, line.mono_ns);
             report.pods.push(pod);
             Open { at: report.pods.len() - 1, peers: HashMap::new(), connections: HashMap::new() }
         });
@@ -126,7 +129,12 @@ fn name(pod: &mut Pod, k8s: &K8s) {
 
 impl Open {
     fn take(&mut self, pod: &mut Pod, time: Mono, body: &Body) {
-        pod.span = (pod.span.0.min(time), pod.span.1.max(time));
+        let drawn = match body {
+            Body::Phase(_) | Body::Reset(_) => true,
+            Body::ConnectionOpened(event) | Body::ConnectionClosed(event) => whose(event) == Whose::Client,
+            _ => false,
+        };
+        pod.span = (pod.span.0.min(time), if drawn { pod.span.1.max(time) } else { pod.span.1 });
         match body {
             Body::Phase(event) => phase(pod, time, event),
             Body::Exit(event) => exit(pod, event),
@@ -165,7 +173,7 @@ impl Open {
             from: event.opened_mono_ns.unwrap_or(time),
             to: None,
             end: None,
-            of_client: of_client(event.role, event.hop, event.origin),
+            whose: whose(event),
             found: event.opened_mono_ns.is_none(),
             bytes: (0, 0),
         });
@@ -251,9 +259,23 @@ fn judged(pod: &mut Pod, verdict: &Verdict) {
     pod.verdict = Some(verdict.clone());
 }
 
-/// A client's connection from outside the pod: no health checker's, not the pod's own.
-fn of_client(role: Role, hop: Hop, origin: Origin) -> bool {
-    role == Role::Server && hop == Hop::External && !matches!(origin, Origin::Checker | Origin::KubeletProbe)
+fn whose(event: &ConnectionEvent) -> Whose {
+    match (event.role, event.hop, event.origin) {
+        (_, Hop::Loopback, _) => Whose::Inside,
+        (_, _, Origin::Checker | Origin::KubeletProbe) => Whose::Checker,
+        (Role::Server, ..) => Whose::Client,
+        (Role::Client | Role::Unknown, ..) => Whose::Own,
+    }
+}
+
+fn clients_text(event: &RehearsalEvent) -> String {
+    let answered = names::count(event.answered, "request answered", "requests answered");
+    let (failed, explained) = (event.failed, event.explained);
+    let unseen = event.unseen_losses.len();
+    format!(
+        "The clients of the rehearsal saw {answered} and {failed} failed; {explained} of the failures have a loss on \
+         their connection, and {unseen} losses were seen by no client."
+    )
 }
 
 fn lost_text(event: &LostEvent) -> String {

@@ -1,7 +1,6 @@
 //! Markdown for a comment on a pull request (GitHub's flavour), within the length that a comment may have.
 
 use askama::Template;
-use tracer_core::words::Result;
 
 use super::{
     model::{Pod, Report},
@@ -22,6 +21,7 @@ struct Page<'a> {
     word: &'static str,
     headline: String,
     notes: Vec<String>,
+    clients: Vec<String>,
     pods: Vec<Row>,
     more_pods: usize,
     findings: Vec<Finding>,
@@ -62,7 +62,7 @@ pub fn render(report: &Report) -> String {
 
 fn page(report: &Report, rows: usize) -> String {
     let mut pods: Vec<&Pod> = report.pods.iter().collect();
-    pods.sort_by_key(|pod| severity(pod.result));
+    pods.sort_by_key(|pod| summary::severity(pod.result));
     let losses: Vec<[String; 6]> = pods.iter().flat_map(|pod| losses(pod)).collect();
     let troubles: Vec<String> = report.counts.troubles().iter().map(|text| escape(text)).collect();
     let page = Page {
@@ -71,6 +71,7 @@ fn page(report: &Report, rows: usize) -> String {
         word: summary::word(report.result()),
         headline: summary::headline(report.tally()),
         notes: report.notes.iter().map(|note| escape(note)).collect(),
+        clients: report.clients.iter().take(rows).map(|line| escape(line)).collect(),
         pods: pods.iter().take(rows).map(|pod| row(pod)).collect(),
         more_pods: pods.len().saturating_sub(rows),
         findings: summary::findings(report).iter().take(rows).map(finding).collect(),
@@ -84,12 +85,6 @@ fn page(report: &Report, rows: usize) -> String {
     };
     // Writing to memory does not fail.
     page.render().unwrap_or_default()
-}
-
-/// The worst first.
-fn severity(result: Option<Result>) -> usize {
-    let order = [Some(Result::Cut), Some(Result::Unproven), Some(Result::Late), Some(Result::Drained)];
-    order.iter().position(|other| *other == result).unwrap_or(order.len())
 }
 
 fn row(pod: &Pod) -> Row {

@@ -5,6 +5,7 @@
 //! and `html` are its forms. None of them reads a clock, writes a file or knows the command line.
 
 mod fold;
+pub mod html;
 
 pub mod junit;
 pub mod markdown;
@@ -15,4 +16,4 @@ mod summary;
 pub mod text;
 
 pub use fold::Fold;
-pub use model::{Connection, Endpoints, Lane, Loss, Mark, Pod, Report, Run, Tally};
+pub use model::{Connection, Endpoints, Lane, Loss, Mark, Pod, Report, Run, Tally, Whose};

@@ -20,6 +20,8 @@ pub struct Report {
     pub notes: Vec<String>,
     /// What was read.
     pub counts: Counts,
+    /// What the clients of rehearsals saw, one sentence each.
+    pub clients: Vec<String>,
     /// Runs of lastpacket: agents, traces, rehearsals.
     pub runs: Vec<Run>,
     /// Pods, or other targets, as their tracing began. One that is terminated again is told again.
@@ -76,8 +78,10 @@ pub struct Pod {
     pub began: Option<Mono>,
     /// When its last container had exited, CLOCK_MONOTONIC in nanoseconds.
     pub exited: Option<Mono>,
-    /// Wall time of the first event.
+    /// Wall time of the first event, and its CLOCK_MONOTONIC in nanoseconds.
     pub time: Timestamp,
+    /// See `time`.
+    pub mono_ns: Mono,
 }
 
 /// A container's way through its phases.
@@ -117,12 +121,25 @@ pub struct Connection {
     pub to: Option<Mono>,
     /// How it ended.
     pub end: Option<Loss>,
-    /// A client's, from outside the pod: no health checker's, not the pod's own.
-    pub of_client: bool,
+    /// Who opened it.
+    pub whose: Whose,
     /// It was found open when tracing began.
     pub found: bool,
     /// Payload that came in, and that was sent and acknowledged.
     pub bytes: (u64, u64),
+}
+
+/// Who opened a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Whose {
+    /// A client from outside the pod.
+    Client,
+    /// A health checker.
+    Checker,
+    /// The pod itself.
+    Own,
+    /// A container of the pod, to another one.
+    Inside,
 }
 
 /// A reset.
@@ -244,6 +261,7 @@ impl Pod {
             began: None,
             exited: None,
             time: Timestamp(0),
+            mono_ns: 0,
         }
     }
 
@@ -263,6 +281,22 @@ impl Pod {
     #[must_use]
     pub fn took(&self) -> Option<Mono> {
         Some(self.exited?.saturating_sub(self.began?))
+    }
+
+    /// What the termination began with, and when.
+    #[must_use]
+    pub fn first_phase(&self) -> Option<(&str, Mono)> {
+        let began = self.began?;
+        let phases = self.lanes.iter().flat_map(|lane| &lane.phases);
+        let mut at = phases.filter(|(phase, time, _)| *phase != Phase::Running && *time == began);
+        at.next().map(|(_, time, name)| (name.as_str(), *time))
+    }
+
+    /// Wall time of a moment.
+    #[must_use]
+    pub fn wall(&self, time: Mono) -> Timestamp {
+        let since = time.cast_signed().saturating_sub(self.mono_ns.cast_signed());
+        Timestamp(self.time.0.saturating_add(since))
     }
 
     /// From the last arrival to the exit, in nanoseconds; negative if traffic came after it.

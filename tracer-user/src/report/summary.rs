@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use tracer_core::{
     event::Mono,
+    output::Timestamp,
     verdict::{LossCount, Verdict},
     words::Result,
 };
@@ -44,6 +45,12 @@ pub(super) fn sign(result: Option<Result>) -> &'static str {
         Some(Result::Unproven) => "❔",
         None => "➖",
     }
+}
+
+/// The worst first.
+pub(super) fn severity(result: Option<Result>) -> usize {
+    let order = [Some(Result::Cut), Some(Result::Unproven), Some(Result::Late), Some(Result::Drained)];
+    order.iter().position(|other| *other == result).unwrap_or(order.len())
 }
 
 /// The pods by verdict, the worst first, and their losses.
@@ -144,13 +151,19 @@ pub(super) fn books(verdict: &Verdict) -> String {
     format!("{balanced} of {} balance", verdict.books.len())
 }
 
-/// Where the events come from, one sentence each.
+/// Where the events come from, one sentence for each machine and version.
 pub(super) fn sources(report: &Report) -> Vec<String> {
-    let run = |run: &super::model::Run| {
+    let mut sources: BTreeMap<String, (u64, Timestamp)> = BTreeMap::new();
+    for run in &report.runs {
         let version = run.version.as_ref();
         let version =
             version.map_or(String::new(), |(own, kernel)| format!(", lastpacket {own}, Linux {kernel}"));
-        format!("{}{version}, from {}", run.node, run.began)
+        let entry = sources.entry(format!("{}{version}", run.node)).or_insert((0, run.began));
+        *entry = (entry.0 + 1, entry.1.min(run.began));
+    }
+    let told = |(source, (runs, began)): (String, (u64, Timestamp))| {
+        let runs = if runs > 1 { format!(", {runs} runs") } else { String::new() };
+        format!("{source}{runs}, from {began}")
     };
-    report.runs.iter().map(run).collect()
+    sources.into_iter().map(told).collect()
 }

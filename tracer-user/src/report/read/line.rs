@@ -72,8 +72,11 @@ pub(super) fn find(text: &str, names: &mut Names) -> Vec<Found> {
         return vec![Found::Garbage];
     };
     let whole = event(text, names);
+    if matches!(whole, Found::Event(_) | Found::Newer(_)) {
+        return vec![whole];
+    }
     let begins: Vec<usize> = text.match_indices(BEGIN).map(|(at, _)| at).collect();
-    if begins.len() < 2 || matches!(whole, Found::Event(_) | Found::Newer(_)) {
+    if begins.len() < 2 {
         return vec![whole];
     }
     begins.into_iter().map(|at| event(first_value(&text[at..]), names)).collect()
