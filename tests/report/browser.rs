@@ -36,20 +36,19 @@ pub fn check(name: &str, page: &Page) -> Result<()> {
     let mut browser = Chromium::start()?;
     let url = format!("file://{}", page.path.display());
     for width in WIDTHS {
+        let size = json!({"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": false});
+        browser.call("Emulation.setDeviceMetricsOverride", &size)?;
+        browser.open(&url)?;
+        browser.evaluate("document.querySelectorAll('details').forEach(one => one.open = true)")?;
+        let measured = browser.evaluate(MEASURE)?;
+        sound(page, &measured, width).with_context(|| format!("{width} pixels wide: {measured:#}"))?;
         for scheme in ["light", "dark"] {
-            let size = json!({"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": false});
-            browser.call("Emulation.setDeviceMetricsOverride", &size)?;
             let media = json!({"features": [{"name": "prefers-color-scheme", "value": scheme}]});
             browser.call("Emulation.setEmulatedMedia", &media)?;
-            browser.open(&url)?;
-            browser.evaluate("document.querySelectorAll('details').forEach(one => one.open = true)")?;
-            let measured = browser.evaluate(MEASURE)?;
-            let context = || format!("{width} pixels wide, {scheme}: {measured:#}");
-            sound(page, &measured, width).with_context(context)?;
             screenshot(&mut browser, &format!("{name}-{width}-{scheme}"))?;
-            let complaints = browser.complaints();
-            ensure!(complaints.is_empty(), "the browser complains: {complaints:?}");
         }
+        let complaints = browser.complaints();
+        ensure!(complaints.is_empty(), "the browser complains: {complaints:?}");
     }
     keyboard(&mut browser)
 }

@@ -90,3 +90,49 @@ fn class(phase: Phase) -> &'static str {
         Phase::AfterExit => "p-after",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: u64 = 1_000_000_000;
+    const AXIS: Axis = Axis { from: 0, zero: 10 * SECOND, to: 40 * SECOND };
+
+    fn texts(phases: &[(Phase, u64, &str)], pixels: f64) -> Vec<(f64, bool, String)> {
+        let phases = phases.iter().map(|(phase, at, name)| (*phase, at * SECOND, (*name).to_owned()));
+        let lane = Lane { name: "app".to_owned(), phases: phases.collect(), status: None, cause: None };
+        let bands = bands(&lane, AXIS);
+        labels(&lane, &bands, pixels).into_iter().map(|label| (label.x.0, label.before, label.text)).collect()
+    }
+
+    #[test]
+    fn phases_without_room_are_named_with_the_next() {
+        let phases = [
+            (Phase::Running, 0, "running"),
+            (Phase::StopSignal, 10, "SIGTERM"),
+            (Phase::Exiting, 10, "exiting"),
+            (Phase::AfterExit, 10, "after exit"),
+        ];
+        let expected = vec![
+            (0.0, false, "running".to_owned()),
+            (25.0, false, "SIGTERM ▸ exiting ▸ after exit".to_owned()),
+        ];
+        assert_eq!(texts(&phases, 640.0), expected);
+    }
+
+    #[test]
+    fn phases_at_the_edge_are_named_before_it() {
+        let phases = [
+            (Phase::Running, 0, "running"),
+            (Phase::StopSignal, 10, "SIGQUIT"),
+            (Phase::AfterExit, 38, "after exit"),
+        ];
+        assert_eq!(texts(&phases, 640.0).last(), Some(&(95.0, true, "after exit".to_owned())));
+    }
+
+    #[test]
+    fn a_name_alone_is_better_than_none() {
+        let phases = [(Phase::Running, 0, "running"), (Phase::PreStop, 5, "preStop")];
+        assert_eq!(texts(&phases, 100.0), [(12.5, false, "preStop".to_owned())]);
+    }
+}

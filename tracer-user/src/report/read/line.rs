@@ -32,7 +32,8 @@ pub(super) enum Found {
 #[derive(Debug, Default)]
 pub(super) struct Names {
     words: HashMap<String, Arc<str>>,
-    subjects: HashMap<(String, String), Option<Arc<Subject>>>,
+    subjects: HashMap<String, Option<Arc<Subject>>>,
+    key: String,
 }
 
 /// The fields that every line has.
@@ -147,14 +148,15 @@ impl Names {
         k8s: Option<&RawValue>,
     ) -> serde_json::Result<Option<Arc<Subject>>> {
         let Some(target) = target else { return Ok(None) };
-        let key = (target.get().to_owned(), k8s.map_or(String::new(), |k8s| k8s.get().to_owned()));
-        if let Some(known) = self.subjects.get(&key) {
+        self.key.clear();
+        self.key.extend([target.get(), k8s.map_or("", RawValue::get)]);
+        if let Some(known) = self.subjects.get(&self.key) {
             return Ok(known.clone());
         }
         let k8s = k8s.map(|k8s| serde_json::from_str::<Option<K8s>>(k8s.get())).transpose()?.flatten();
         let target = serde_json::from_str::<Option<Target>>(target.get())?;
         let subject = target.map(|target| Arc::new(Subject { target, k8s }));
-        self.subjects.insert(key, subject.clone());
+        self.subjects.insert(self.key.clone(), subject.clone());
         Ok(subject)
     }
 }
