@@ -6,6 +6,7 @@ mod floor;
 mod kernel;
 mod machine;
 mod pod;
+mod report;
 mod start;
 mod table;
 pub(crate) mod tight;
@@ -39,6 +40,8 @@ pub(crate) enum Part {
     Start,
     /// Decode, core and JSON: records a second, allocations, instructions, memory a connection
     Work,
+    /// A report of a million events: time and memory
+    Report,
     /// Rate of a tight loop of connections, untraced, traced, and traced by others
     Traced,
     /// Time in kernel programs, ours and others'
@@ -50,6 +53,7 @@ impl Part {
         match self {
             Self::Start => start::measure(),
             Self::Work => work::measure(),
+            Self::Report => report::measure(),
             Self::Traced => traced::measure(),
             Self::Kernel => kernel::measure(),
         }
