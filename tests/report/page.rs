@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use lastpacket_tests::{needs::anywhere, programs::with_programs};
 use libtest_mimic::Trial;
 use tracer_core::output::{Body, Line};
-use tracer_user::report::{Report, html};
+use tracer_user::report::{Report, html, junit, markdown};
 
 use super::{browser, inputs};
 
@@ -24,6 +24,7 @@ const PAGES: [(&str, fn() -> Result<Vec<Line>>); 7] = [
 pub fn trials() -> Vec<Trial> {
     let mut trials = vec![
         anywhere("the_page_needs_nothing_beside_itself", nothing_beside),
+        anywhere("a_pod_that_nothing_was_read_of_is_not_forgotten", not_forgotten),
         anywhere("a_large_page_is_condensed_and_says_so", condensed),
     ];
     for (name, lines) in PAGES {
@@ -114,6 +115,16 @@ fn nothing_beside() -> Result<()> {
     for forbidden in ["<script>hacked", "<img", "\u{1b}"] {
         ensure!(!page.contains(forbidden), "{forbidden:?} is on the page");
     }
+    Ok(())
+}
+
+fn not_forgotten() -> Result<()> {
+    let mut report = inputs::report("rollout", &inputs::rollout()?)?;
+    report.doubt(Some("shop"), "web-7d9f8b6c5-zzzzz", "no agent runs on node3".to_owned());
+    for page in [html::render(&report), junit::render(&report, false), markdown::render(&report)] {
+        ensure!(page.contains("web-7d9f8b6c5-zzzzz") && page.contains("no agent runs on node3"), "{page}");
+    }
+    ensure!(report.tally().unproven == 2, "{:?}", report.tally());
     Ok(())
 }
 

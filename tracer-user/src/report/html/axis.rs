@@ -42,7 +42,9 @@ pub(super) struct Axis {
 impl Axis {
     /// From shortly before the termination to the last event; without a termination, all.
     pub(super) fn of(pod: &Pod) -> Self {
-        let (first, last) = (pod.span.0, pod.span.1.max(pod.span.0));
+        // Of some pods no event was read.
+        let first = if pod.span.0 == Mono::MAX { 0 } else { pod.span.0 };
+        let last = pod.span.1.max(first);
         let zero = pod.began.unwrap_or(first).max(first);
         let took = last.saturating_sub(zero);
         let lead = if pod.began.is_some() { (took / 4).max(LEAST_LEAD).min(zero - first) } else { 0 };

@@ -59,6 +59,7 @@ impl<'a> PodView<'a> {
         let peers = lanes(pod, axis, most, bars);
         let zero = match pod.first_phase() {
             Some((name, time)) => format!("0 is {name}, {}", moment(pod.wall(time))),
+            None if pod.time.0 == 0 => "no event of it was read".to_owned(),
             None => format!("0 is the first event, {}", moment(pod.time)),
         };
         Self {
