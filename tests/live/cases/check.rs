@@ -77,6 +77,19 @@ pub fn all(case: &Case, reference: &Reference, observed: &Observed) -> Result<()
     Ok(())
 }
 
+/// Sockets that the kernel made and took back within a handshake: as many as it counted more opens than
+/// in the reference.
+pub fn second_sockets(reference: &Reference, observed: &Observed) -> Result<u64> {
+    let given_up = |event: &&ConnectionEvent| {
+        event.end.as_ref().is_some_and(|end| end.ending == Ending::NeverEstablished)
+    };
+    let told = observed.run.lines.closed().into_iter().filter(given_up).count() as u64;
+    let expected = told + reference.server.get("PassiveOpens").copied().unwrap_or(0);
+    let rose = observed.rise("PassiveOpens");
+    ensure!(told == 0 || rose == expected, "PassiveOpens rose by {rose}, {told} sockets were given up");
+    Ok(told)
+}
+
 const COMPARED: [&str; 8] = [
     "PassiveOpens",
     "ActiveOpens",
