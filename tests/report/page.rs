@@ -10,8 +10,11 @@ use tracer_user::report::{Report, html, junit, markdown};
 
 use super::{browser, inputs};
 
+/// Makes the lines of a page.
+type Lines = fn() -> Result<Vec<Line>>;
+
 /// Pages that are opened in a browser.
-const PAGES: [(&str, fn() -> Result<Vec<Line>>); 7] = [
+const PAGES: [(&str, Lines); 7] = [
     ("rehearsal", || inputs::rehearsal_lines("nginx")),
     ("killed", || inputs::rehearsal_lines("killed")),
     ("one_lane_no_traffic", one_lane_no_traffic),

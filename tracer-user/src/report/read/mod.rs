@@ -122,7 +122,7 @@ impl Reader {
     }
 
     /// An input ended, by an error if it says one.
-    pub fn end_of(&mut self, stream: Stream, error: Option<String>) {
+    pub fn end_of(&mut self, stream: &Stream, error: Option<String>) {
         self.counts.truncated += u64::from(!stream.partial.is_empty());
         self.counts.broken.extend(error);
     }

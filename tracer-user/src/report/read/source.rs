@@ -58,7 +58,7 @@ pub fn read(paths: &[PathBuf], mut take: impl FnMut(Line) -> Result<()>) -> Resu
                 }
             }
         }
-        reader.end_of(stream, error);
+        reader.end_of(&stream, error);
     }
     reader.end(&mut events);
     events.drain(..).try_for_each(&mut take)?;

@@ -22,17 +22,17 @@ pub(in crate::report) fn recording(name: &str) -> Vec<String> {
 pub(in crate::report) fn read<T: AsRef<[u8]>>(lines: &[T]) -> (Vec<Line>, Counts) {
     let (mut reader, mut stream, mut out) = (Reader::new(PATIENCE), Stream::default(), Vec::new());
     lines.iter().for_each(|line| reader.line(&mut stream, line.as_ref(), &mut out));
-    reader.end_of(stream, None);
+    reader.end_of(&stream, None);
     reader.end(&mut out);
     (out, reader.counts())
 }
 
 fn verdict(lines: &[Line]) -> (Result, String) {
-    let verdicts = lines.iter().filter_map(|line| match &line.body {
+    let mut verdicts = lines.iter().filter_map(|line| match &line.body {
         Body::Verdict(verdict) => Some((verdict.result, verdict.reasons.join("; "))),
         _ => None,
     });
-    verdicts.last().expect("a verdict")
+    verdicts.next_back().expect("a verdict")
 }
 
 fn seqs(lines: &[Line]) -> Vec<u64> {
