@@ -42,6 +42,14 @@ pub struct Run {
 pub fn start<A: AsRef<str>>(arguments: &[A]) -> Result<Running> {
     let mut command = Command::new(binary::lastpacket()?);
     command.args(arguments.iter().map(AsRef::as_ref));
+    of(command)
+}
+
+/// Starts a command that becomes `lastpacket`; its output is read as JSON lines.
+///
+/// # Errors
+/// If it cannot be started.
+pub fn of(mut command: Command) -> Result<Running> {
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().context("cannot start lastpacket")?;
     let (stdout, mut stderr) =
