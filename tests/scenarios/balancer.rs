@@ -58,12 +58,18 @@ pub struct Logged {
     state: String,
     /// How often connecting was tried again.
     retries: u64,
+    status: String,
 }
 
 impl Logged {
     /// How many connections to pods failed for this request.
     pub fn failures(&self) -> u64 {
         self.retries + u64::from(self.state.starts_with('S'))
+    }
+
+    /// Whether the pod itself answered that it got nothing from what is behind it.
+    pub fn is_bad_gateway(&self) -> bool {
+        self.status == "502" && !self.state.starts_with('S')
     }
 }
 
@@ -178,14 +184,15 @@ impl Drop for Balancer {
     }
 }
 
-/// `request POD STATE RETRIES …`; without a pod that is up, none failed.
+/// `request POD STATE RETRIES STATUS …`; without a pod that is up, none failed.
 fn read_log(line: &str) -> Option<Logged> {
     let text = line.split_once("request ")?.1;
     let mut words = text.split(' ');
     words.next().filter(|pod| *pod != "<NOSRV>")?;
     let state = words.next()?.to_owned();
     let retries = words.next()?.trim_start_matches('+').parse().ok()?;
-    Some(Logged { text: text.to_owned(), state, retries })
+    let status = words.next()?.to_owned();
+    Some(Logged { text: text.to_owned(), state, retries, status })
 }
 
 fn configuration(settings: Settings, socket: &str, certificate: &str) -> String {

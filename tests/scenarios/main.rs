@@ -8,6 +8,7 @@
 mod backend;
 mod balancer;
 mod clients;
+mod container;
 mod evidence;
 mod plays;
 mod pod;
