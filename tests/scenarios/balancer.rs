@@ -54,8 +54,9 @@ pub struct Balancer {
 pub struct Logged {
     /// The log's own words.
     pub text: String,
-    /// How the session ended; S at first: the pod failed it.
+    /// How the session ended; S at first: the server failed it, if there was one.
     state: String,
+    had_server: bool,
     /// How often connecting was tried again.
     retries: u64,
     status: String,
@@ -64,12 +65,12 @@ pub struct Logged {
 impl Logged {
     /// How many connections to pods failed for this request.
     pub fn failures(&self) -> u64 {
-        self.retries + u64::from(self.state.starts_with('S'))
+        self.retries + u64::from(self.had_server && self.state.starts_with('S'))
     }
 
     /// Whether the pod itself answered that it got nothing from what is behind it.
     pub fn is_bad_gateway(&self) -> bool {
-        self.status == "502" && !self.state.starts_with('S')
+        self.status == "502" && self.had_server && !self.state.starts_with('S')
     }
 }
 
@@ -184,20 +185,21 @@ impl Drop for Balancer {
     }
 }
 
-/// `request POD STATE RETRIES STATUS …`; without a pod that is up, none failed.
+/// `request POD STATE RETRIES STATUS …`.
 fn read_log(line: &str) -> Option<Logged> {
     let text = line.split_once("request ")?.1;
     let mut words = text.split(' ');
-    words.next().filter(|pod| *pod != "<NOSRV>")?;
+    let had_server = words.next()? != "<NOSRV>";
     let state = words.next()?.to_owned();
     let retries = words.next()?.trim_start_matches('+').parse().ok()?;
     let status = words.next()?.to_owned();
-    Some(Logged { text: text.to_owned(), state, retries, status })
+    Some(Logged { text: text.to_owned(), state, had_server, retries, status })
 }
 
 fn configuration(settings: Settings, socket: &str, certificate: &str) -> String {
     let Settings { pods, later, retries, interval, threshold, fresh } = settings;
     let close = if fresh { "option httpclose" } else { "" };
+    let redispatch = if retries > 0 { "option redispatch 1" } else { "no option redispatch" };
     let servers = |line: &dyn Fn(usize) -> String| (0..pods + later).map(line).collect::<String>();
     let check = interval.map_or(String::new(), |ms| format!("check inter {ms} fall {threshold} rise 1"));
     let checks = servers(&|pod| format!("    server pod{pod} {}:8080 {check}\n", pod_address(pod)));
@@ -208,6 +210,8 @@ fn configuration(settings: Settings, socket: &str, certificate: &str) -> String 
         "global
     stats socket {socket} level admin
     log stdout format raw local0
+    # Several threads drop lines of a log that another one is writing to.
+    nbthread 1
     ssl-load-extra-del-ext
 defaults
     mode http
@@ -217,7 +221,7 @@ defaults
     timeout server 120s
     timeout check 1s
     retries {retries}
-    option redispatch 1
+    {redispatch}
     {close}
 frontend clients
     bind :80

@@ -38,8 +38,8 @@ pub struct Gateway {
     pub port: u16,
     /// Where it gets its answers from.
     pub upstream: String,
-    /// How long it is there before it listens.
-    pub delay: Duration,
+    /// Whether it listens at once, or when it is let.
+    pub at_once: bool,
 }
 
 /// A running container.
@@ -70,17 +70,26 @@ impl Container {
         fs::write(folder.join("ready"), "ready\n")?;
         fs::write(folder.join("nginx.conf"), configuration(gateway, &folder.display().to_string()))?;
         let output = File::create(folder.join("output.log"))?;
-        let delay = gateway.delay.as_secs_f64();
-        let script = format!("sleep {delay}; exec nginx -e stderr -c \"$POD/nginx.conf\" < /dev/null");
+        let script = "until [ -e \"$POD/go\" ]; do sleep 0.05; done; \
+                      exec nginx -e stderr -c \"$POD/nginx.conf\" < /dev/null";
         let mut command = Command::new("unshare");
         command.args(["--pid", "--fork", "--kill-child", "--mount-proc"]);
         // The pod's network namespace is its standard input until then.
-        command.args(["nsenter", "--net=/proc/self/fd/0", "sh", "-c", &script]);
+        command.args(["nsenter", "--net=/proc/self/fd/0", "sh", "-c", script]);
         command.env("POD", &folder).stdin(File::open(stage.pod(pod).path())?);
         command.stdout(output.try_clone()?).stderr(output);
         let parent = Parent(command.spawn().context("cannot run unshare")?);
         let init = only_child(parent.0.id(), &format!("net:[{}]", stage.pod(pod).inode()?))?;
-        Ok(Self { parent, init, folder })
+        let container = Self { parent, init, folder };
+        if gateway.at_once {
+            container.let_listen()?;
+        }
+        Ok(container)
+    }
+
+    /// Lets it listen, if it was not to at once.
+    pub fn let_listen(&self) -> Result<()> {
+        Ok(fs::write(self.folder.join("go"), "go\n")?)
     }
 
     /// The process id of its PID 1, as the host sees it.

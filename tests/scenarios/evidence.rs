@@ -25,7 +25,6 @@ const WIDTH: usize = 160;
 
 /// What was traced of a pod that was terminated.
 pub struct Traced {
-    pub lines: Vec<Line>,
     pub verdict: Verdict,
 }
 
@@ -36,7 +35,7 @@ impl Traced {
         ensure_no_gaps(&run.lines)?;
         let verdict = run.lines.verdict().context(run.stderr)?.clone();
         ensure_balanced(&verdict)?;
-        Ok(Self { lines: run.lines, verdict })
+        Ok(Self { verdict })
     }
 
     pub fn is(&self, answer: Answer) -> Result<()> {

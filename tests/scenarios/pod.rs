@@ -1,6 +1,6 @@
 //! A pod: one gateway, or two one behind the other, traced from outside.
 
-use std::{thread, time::Duration};
+use std::thread;
 
 use anyhow::{Result, anyhow};
 use lastpacket_tests::run::{self, Run, Running};
@@ -24,24 +24,31 @@ pub struct Pod {
 impl Pod {
     /// Starts a gateway and traces it.
     pub fn start(stage: &Stage, number: usize) -> Result<Self> {
-        Self::start_after(stage, number, Duration::ZERO)
+        let pod = Self::start_deaf(stage, number)?;
+        pod.let_listen()?;
+        Ok(pod)
     }
 
-    /// The same, but it listens only after a while.
-    pub fn start_after(stage: &Stage, number: usize, delay: Duration) -> Result<Self> {
+    /// The same, but it does not listen yet.
+    pub fn start_deaf(stage: &Stage, number: usize) -> Result<Self> {
         let gateway =
-            Gateway { name: format!("pod{number}"), port: 8080, upstream: backend_address(), delay };
+            Gateway { name: format!("pod{number}"), port: 8080, upstream: backend_address(), at_once: false };
         let container = Container::start(stage, number, &gateway)?;
         let pid = container.init().to_string();
         Ok(Self { containers: vec![container], trace: trace(&["--pid", &pid], 1)? })
     }
 
+    /// Lets it listen.
+    pub fn let_listen(&self) -> Result<()> {
+        self.containers.iter().try_for_each(Container::let_listen)
+    }
+
     /// Starts an application, and a sidecar in front of it, in one pod.
     pub fn start_with_sidecar(stage: &Stage, number: usize) -> Result<Self> {
-        let (delay, behind) = (Duration::ZERO, "127.0.0.1:8081".to_owned());
+        let (at_once, behind) = (true, "127.0.0.1:8081".to_owned());
         let application =
-            Gateway { name: format!("pod{number}-app"), port: 8081, upstream: backend_address(), delay };
-        let sidecar = Gateway { name: format!("pod{number}"), port: 8080, upstream: behind, delay };
+            Gateway { name: format!("pod{number}-app"), port: 8081, upstream: backend_address(), at_once };
+        let sidecar = Gateway { name: format!("pod{number}"), port: 8080, upstream: behind, at_once };
         let containers =
             vec![Container::start(stage, number, &application)?, Container::start(stage, number, &sidecar)?];
         Ok(Self { containers, trace: trace(&["--netns", &stage.pod(number).path()], 2)? })

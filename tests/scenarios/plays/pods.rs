@@ -69,13 +69,13 @@ pub(super) fn s8_improved(name: &str) -> Result<String> {
 pub(super) fn s9(name: &str, settings: Settings) -> Result<(Seen, u64, u64)> {
     let stage = Stage::new(name)?;
     let first = Pod::start(&stage, 0)?;
-    let late = Pod::start_after(&stage, 1, Duration::from_secs(2))?;
+    let late = Pod::start_deaf(&stage, 1)?;
     let balancer = Balancer::start(&stage, settings)?;
     let loops = Loops::start(&stage, 10)?;
-    if settings.later > 0 {
-        balancer.wait_until_up(1)?;
-    }
-    sleep(Duration::from_secs(3));
+    sleep(Duration::from_secs(1));
+    late.let_listen()?;
+    balancer.wait_until_up(1)?;
+    sleep(Duration::from_secs(1));
     let seen = loops.stop()?;
     keep_clients(&stage, &seen)?;
     let logged = balancer.finish(&stage)?;
