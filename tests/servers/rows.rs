@@ -316,11 +316,14 @@ pub const ROWS: [Row; 36] = [
         "`connection: close` until traffic has stopped, then closes",
     ),
     row("hyper", "graceful_tls", "--tls --demo graceful", Served, "the same over TLS"),
-    row(
-        "hyper",
-        "graceful_tls_http2",
-        "--tls --http2 --demo graceful",
-        Served,
-        "GOAWAY after the next answer",
+    open(
+        row(
+            "hyper",
+            "graceful_tls_http2",
+            "--tls --http2 --demo graceful",
+            Served,
+            "GOAWAY after the next answer",
+        ),
+        "now and then the close of a connection that has crossed with the client's is told as a certain loss",
     ),
 ];
