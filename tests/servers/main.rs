@@ -64,7 +64,7 @@ fn rehearse(row: &Row, results: &Results) -> Result<()> {
     let name = test_name(row);
     let mut faults = Vec::new();
     for number in 1..=repetitions()? {
-        let run = run::of(command(row)?)?.finish()?;
+        let run = run::start_command(command(row)?)?.finish()?;
         let (seen, found) = judge(row, &run).with_context(|| run.stderr.clone())?;
         if !found.is_empty() {
             let kept = keep(&name, number, &run)?;
