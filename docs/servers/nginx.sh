@@ -4,7 +4,9 @@
 set -eu
 folder=$(dirname "$0")
 mkdir -p /tmp/lastpacket-nginx
-head -c 70000 /dev/zero | tr '\0' x > /tmp/lastpacket-nginx/slow.txt
+# Of this container alone, and gone with it.
+mount -t tmpfs -o mode=755 tmpfs /tmp/lastpacket-nginx
+head -c 140000 /dev/zero | tr '\0' x > /tmp/lastpacket-nginx/slow.txt
 config=/tmp/lastpacket-nginx/nginx.conf
 cp "$folder/nginx.conf" "$config"
 if [ -n "${WORKER_SHUTDOWN_TIMEOUT:-}" ]; then

@@ -4,16 +4,15 @@ use std::{
     ffi::OsStr,
     fs,
     net::TcpListener,
-    os::unix::{ffi::OsStrExt, fs::PermissionsExt},
-    path::PathBuf,
+    os::unix::ffi::OsStrExt,
     process::{Child, Command},
 };
 
 use anyhow::{Context, Result, ensure};
-use lastpacket_tests::{binary, needs};
+use lastpacket_tests::needs;
 use libtest_mimic::Trial;
 
-use crate::program::{ensure_failed, ensure_one_sentence, lastpacket, run};
+use crate::program::{Copy, ensure_failed, ensure_one_sentence, lastpacket, run};
 
 pub fn trials() -> Vec<Trial> {
     vec![
@@ -111,7 +110,7 @@ fn same_target_twice() -> Result<()> {
 /// As nobody, with a copy of the program that nobody may run.
 fn no_root() -> Result<()> {
     let copy = Copy::new()?;
-    let program = copy.0.to_str().context("no text")?;
+    let program = copy.path();
     for arguments in [&["trace", "--pid", "1"][..], &["rehearse", "--demo", "abrupt"]] {
         let mut command = lastpacket(["--version"])?;
         let mut as_nobody = Command::new("setpriv");
@@ -169,23 +168,5 @@ impl Ended {
 impl Drop for Ended {
     fn drop(&mut self) {
         let _ = self.0.wait();
-    }
-}
-
-/// A copy of the program where everybody can reach it.
-struct Copy(PathBuf);
-
-impl Copy {
-    fn new() -> Result<Self> {
-        let path = std::env::temp_dir().join(format!("lastpacket-cli-{}", std::process::id()));
-        fs::copy(binary::lastpacket()?, &path)?;
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
-        Ok(Self(path))
-    }
-}
-
-impl Drop for Copy {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.0);
     }
 }

@@ -2,7 +2,10 @@
 
 use std::{
     ffi::OsStr,
+    fs,
     io::Read,
+    os::unix::fs::PermissionsExt,
+    path::PathBuf,
     process::{Child, Command, ExitStatus, Stdio},
 };
 
@@ -67,4 +70,26 @@ pub fn ensure_failed(ended: &Ended, wanted: &[&str]) -> Result<()> {
         ensure!(ended.stderr.contains(words), "{words:?} is not in: {}", ended.stderr);
     }
     Ok(())
+}
+
+/// A copy of the program where everybody can reach it.
+pub struct Copy(PathBuf);
+
+impl Copy {
+    pub fn new() -> Result<Self> {
+        let path = std::env::temp_dir().join(format!("lastpacket-cli-{}", std::process::id()));
+        fs::copy(binary::lastpacket()?, &path)?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
+        Ok(Self(path))
+    }
+
+    pub fn path(&self) -> &str {
+        self.0.to_str().unwrap_or_default()
+    }
+}
+
+impl Drop for Copy {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
 }

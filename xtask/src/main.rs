@@ -8,6 +8,9 @@ mod demo;
 mod helm;
 mod image;
 mod lint;
+mod python;
+mod scenarios;
+mod servers;
 mod setup;
 mod shell;
 mod steps;
@@ -45,6 +48,10 @@ enum Verb {
     /// The tight loop of `bench`, in the network namespace that it is run in
     #[command(hide = true)]
     Tight(bench::tight::Args),
+    /// Play the well-known shutdown experiments, and print what was expected and seen (needs root)
+    Scenarios(scenarios::Args),
+    /// Rehearse servers that people know, and make the tables of docs/servers.md anew (needs root)
+    Servers(servers::Args),
     /// Renew the golden files that tests compare with; look at the difference before you commit it
     Bless,
     /// Run the tests on Debian's kernels, from 5.10 to the newest, in QEMU
@@ -63,6 +70,8 @@ fn main() -> ExitCode {
         Verb::Test(args) => test::run(&args),
         Verb::Bench(args) => bench::run(&args),
         Verb::Tight(args) => bench::tight::run(&args),
+        Verb::Scenarios(args) => scenarios::run(&args),
+        Verb::Servers(args) => servers::run(&args),
         Verb::Bless => bless::run(),
         Verb::Vm(args) => vm::run(&args),
         Verb::Lint => lint::run(),

@@ -3,12 +3,15 @@
 use anyhow::{Result, bail};
 
 use crate::steps::Steps;
-use crate::{apt, demo, helm, lint, setup, shell, vm};
+use crate::{apt, demo, helm, lint, python, setup, shell, vm};
 
 /// Programs that live tests run, with Debian's package of each and what it is for.
-const PROGRAMS: [(&str, &str, &str); 11] = [
+const PROGRAMS: &[(&str, &str, &str)] = &[
     ("nginx", "nginx", "a server whose graceful stop is SIGQUIT"),
     ("haproxy", "haproxy", "a proxy that keeps connections alive while it drains"),
+    ("apache2", "apache2-bin", "a server whose graceful stop is SIGWINCH"),
+    ("node", "nodejs", "runs a server in JavaScript"),
+    ("python3", "python3", "runs servers of PyPI"),
     ("ip", "iproute2", "network namespaces and veth pairs"),
     ("tcpdump", "tcpdump", "an independent witness of what was on the wire"),
     ("curl", "curl", "a client that is not ours"),
@@ -52,6 +55,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let of_tests = |name| ["--package", "lastpacket-tests", "--test", name];
     if args.live_only {
         steps.step("live", || cargo_test(&of_tests("live"), args))?;
+        steps.step("scenarios", || cargo_test(&of_tests("scenarios"), args))?;
+        steps.step("servers", || cargo_test(&of_tests("servers"), args))?;
         steps.step("soak", || cargo_test(&of_tests("soak"), args))?;
     }
     if !args.live_only {
@@ -90,5 +95,6 @@ pub(crate) fn install_programs() -> Result<()> {
         }
         apt::install(&packages)?;
     }
+    python::ensure()?;
     helm::ensure()
 }

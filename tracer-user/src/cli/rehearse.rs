@@ -68,19 +68,26 @@ async fn rehearse_all(arguments: &Arguments, progress: &Progress) -> Result<Outc
     for number in 1..=arguments.repeat {
         losses.take();
         let name = if arguments.repeat == 1 { "rehearsal".to_owned() } else { format!("rehearsal {number}") };
-        rehearse(arguments, &mut pipeline, name, &losses, progress).await?;
+        let failed_hook = rehearse(arguments, &mut pipeline, name, &losses, progress).await?;
+        if let Some(why) = failed_hook {
+            pipeline.close()?;
+            bail!(
+                "{why}; termination went on, as in Kubernetes, but its verdict is without the hook: mend --pre-stop"
+            );
+        }
     }
     pipeline.close()?;
     Ok(verdicts.borrow().outcome(arguments.options.strict))
 }
 
+/// Returns why the pre-stop hook failed, if it did.
 async fn rehearse(
     arguments: &Arguments,
     pipeline: &mut Pipeline,
     name: String,
     losses: &RefCell<LossLog>,
     progress: &Progress,
-) -> Result<()> {
+) -> Result<Option<String>> {
     progress.tell(format!("{name}: starting the server"));
     let certificate = if arguments.tls { Some(Certificate::create()?) } else { None };
     let namespaces = Namespaces::create("rehearsal").await?;
@@ -98,10 +105,11 @@ async fn rehearse(
     }
     let (tell, mut updates) = mpsc::channel(16);
     let driven = driver::drive(arguments, &sandbox, target, tell, progress);
-    let clients = pipeline.run(&mut updates, driven).await??;
+    let driver::Driven { clients, failed_hook } = pipeline.run(&mut updates, driven).await??;
     pipeline.finish(target, true, End::Terminated)?;
     let comparison = losses.borrow().compare(&clients);
-    pipeline.announce(Body::Rehearsal(Box::new(comparison)))
+    pipeline.announce(Body::Rehearsal(Box::new(comparison)))?;
+    Ok(failed_hook)
 }
 
 async fn add_target(

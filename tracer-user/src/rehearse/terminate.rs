@@ -1,6 +1,6 @@
 //! A kubelet's sequence: pre-stop hook, stop signal, the rest of the grace period, SIGKILL.
 
-use std::{fmt, str::FromStr, time::Duration};
+use std::{fmt, os::unix::process::ExitStatusExt, str::FromStr, time::Duration};
 
 use anyhow::{Result, bail};
 use futures::future::{try_join, try_join_all};
@@ -15,6 +15,8 @@ use crate::clock::mono_ns;
 
 /// What a kubelet leaves after the pre-stop hook at least (`minimumGracePeriodInSeconds`).
 const MINIMUM_GRACE: Duration = Duration::from_secs(2);
+/// A container that is dying has told of its end by then.
+const DYING: Duration = Duration::from_millis(500);
 /// The C library keeps 32 and 33 to itself; runtimes count from 34 whatever the library.
 const RTMIN: i32 = 34;
 const RTMAX: i32 = 64;
@@ -145,6 +147,10 @@ pub async fn terminate(
             Some(command) => Some(run_hook(sandbox.main(), command, plan.grace, &mut on_step).await),
             None => None,
         };
+        if pre_stop.as_ref().is_some_and(|run| run.as_ref().is_ok_and(was_killed)) {
+            // Its end is told in a moment; errors are told by what waits for it then.
+            let _ = timeout(DYING, sandbox.main().exited()).await;
+        }
         anyhow::Ok((pre_stop, stop(sandbox.main(), plan.stop_signal, plan.grace, begin, &mut on_step).await?))
     };
     let (sidecars, beside): (Vec<_>, Vec<_>) =
@@ -158,6 +164,11 @@ pub async fn terminate(
     }
     let Stopped { stop_signal_mono_ns, kill_signal_mono_ns, exit } = stopped;
     Ok(Timings { begin_mono_ns, pre_stop, stop_signal_mono_ns, kill_signal_mono_ns, exit })
+}
+
+/// Whether a hook was killed, as it is together with a container that it ended.
+fn was_killed(run: &HookRun) -> bool {
+    run.exit.is_some_and(|exit| exit.status.signal() == Some(libc::SIGKILL))
 }
 
 /// The stop signal, what is left of the grace period, SIGKILL.

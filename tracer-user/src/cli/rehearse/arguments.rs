@@ -51,7 +51,7 @@ pub(in crate::cli) struct Arguments {
     #[arg(long, value_name = "FILE")]
     pub(super) log: Option<PathBuf>,
     /// The load: groups of clients, such as keep-alive:4,fresh:50/s,long:2:6s,stream:1,upload:1,idle:2
-    #[arg(long, value_name = "GROUPS", default_value = "keep-alive:4,fresh:50/s")]
+    #[arg(long, value_name = "GROUPS", default_value = "keep-alive:4,fresh:50/s", overrides_with = "load")]
     pub(super) load: LoadSpec,
     /// Clients speak HTTP/2: with --tls agreed on by ALPN, without it by prior knowledge
     #[arg(long)]

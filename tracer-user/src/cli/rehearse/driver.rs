@@ -11,7 +11,6 @@ use tracer_core::{event::TargetId, input::InventoryUpdate, lifecycle::Source};
 
 use super::{Arguments, Progress};
 use crate::rehearse::{
-    hook::HookRun,
     load::{Kind, Load, Outcome, Summary},
     ready::{called, last_output, wait_ready},
     sandbox::Sandbox,
@@ -24,7 +23,15 @@ const AFTER_EXIT: Duration = Duration::from_millis(300);
 const LAST_REQUESTS: Duration = Duration::from_secs(2);
 const REFRESH: Duration = Duration::from_millis(200);
 
-/// Runs the whole rehearsal of started containers; returns what the clients saw.
+/// What came of a rehearsal beside what was traced.
+pub(super) struct Driven {
+    /// What the clients saw.
+    pub(super) clients: Summary,
+    /// Why the pre-stop hook did not do its work, if it did not.
+    pub(super) failed_hook: Option<String>,
+}
+
+/// Runs the whole rehearsal of started containers.
 ///
 /// # Errors
 /// If the server does not become ready, ends by itself, or answers nothing.
@@ -34,7 +41,7 @@ pub(super) async fn drive(
     target: TargetId,
     tell: mpsc::Sender<InventoryUpdate>,
     progress: &Progress,
-) -> Result<Summary> {
+) -> Result<Driven> {
     progress.tell("waiting until the server is ready");
     let address = wait_ready(sandbox, &arguments.readiness()?).await?;
     let load = Load::start(sandbox.namespaces().clients(), &arguments.load_plan()?, address);
@@ -71,7 +78,8 @@ pub(super) async fn drive(
     };
     let plan = arguments.termination_plan();
     let (timings, ()) = tokio::join!(terminate(sandbox, &plan, on_step), stop_new);
-    if let Some(warning) = warning_of_hook(&timings?) {
+    let timings = timings?;
+    if let Some(warning) = warning_of_hook(&timings) {
         progress.warn(&format!("{warning}; termination went on, as in Kubernetes"));
     }
     let clients = load.finish(Instant::now() + LAST_REQUESTS).await;
@@ -82,7 +90,7 @@ pub(super) async fn drive(
             "{errors} requests were answered 5xx after termination began: complete answers, no losses"
         ));
     }
-    Ok(clients)
+    Ok(Driven { clients, failed_hook: failure_of_hook(&timings) })
 }
 
 /// Shows how the load fares, for ever.
@@ -149,26 +157,32 @@ fn words(step: &Step, arguments: &Arguments) -> String {
     }
 }
 
-/// A hook that fails stops nothing, as in Kubernetes, where an event tells of it.
+/// A hook that ends the server or outlasts the grace period does so in Kubernetes too: worth knowing.
 fn warning_of_hook(timings: &Timings) -> Option<String> {
-    match timings.pre_stop.as_ref()? {
-        Err(error) => Some(format!("the preStop hook did not run: {error}")),
-        Ok(run) => failure_of(run, timings),
+    let run = timings.pre_stop.as_ref()?.as_ref().ok()?;
+    if timings.stop_signal_mono_ns.is_none() {
+        let status = timings.exit.status;
+        return Some(format!(
+            "the server ended during its preStop hook ({status}), so no stop signal was sent"
+        ));
     }
+    run.exit.is_none().then(|| {
+        "the preStop hook was still running at the end of the grace period, which it used up; shorten it or raise --grace".to_owned()
+    })
 }
 
-fn failure_of(run: &HookRun, timings: &Timings) -> Option<String> {
+/// A hook that does not do its work stops nothing, as in Kubernetes; but then the verdict is not that
+/// of the termination that was meant.
+fn failure_of_hook(timings: &Timings) -> Option<String> {
+    let run = match timings.pre_stop.as_ref()? {
+        Err(error) => return Some(format!("the preStop hook did not run: {error}")),
+        Ok(run) => run,
+    };
+    let status = run.exit.filter(|_| timings.stop_signal_mono_ns.is_some())?.status;
     let printed = if run.output.is_empty() {
         "it printed nothing".to_owned()
     } else {
         format!("it printed: {}", run.output.trim_end())
     };
-    match run.exit {
-        _ if timings.stop_signal_mono_ns.is_none() => {
-            Some(format!("the server ended during its preStop hook ({}), so no stop signal was sent", timings.exit.status))
-        }
-        None => Some("the preStop hook was still running at the end of the grace period, which it used up; shorten it or raise --grace".to_owned()),
-        Some(exit) if !exit.status.success() => Some(format!("the preStop hook failed ({}); {printed}", exit.status)),
-        Some(_) => None,
-    }
+    (!status.success()).then(|| format!("the preStop hook failed ({status}); {printed}"))
 }

@@ -1,0 +1,97 @@
+//! A pod: one gateway, or two one behind the other, traced from outside.
+
+use std::thread;
+
+use anyhow::{Result, anyhow};
+use lastpacket_tests::run::{self, Run, Running};
+use nix::sys::signal::Signal;
+use tracer_core::output::Body;
+
+use crate::{
+    container::{Container, Gateway, Termination},
+    stage::{CHECKS, Stage, address, backend_address},
+};
+
+/// How long late traffic is watched: longer than any load balancer's lag here.
+const LINGER: &str = "2500ms";
+
+/// A running pod.
+pub struct Pod {
+    containers: Vec<Container>,
+    trace: Running,
+}
+
+impl Pod {
+    /// Starts a gateway and traces it.
+    pub fn start(stage: &Stage, number: usize) -> Result<Self> {
+        let pod = Self::start_deaf(stage, number)?;
+        pod.let_listen()?;
+        Ok(pod)
+    }
+
+    /// The same, but it does not listen yet.
+    pub fn start_deaf(stage: &Stage, number: usize) -> Result<Self> {
+        let gateway =
+            Gateway { name: format!("pod{number}"), port: 8080, upstream: backend_address(), at_once: false };
+        let container = Container::start(stage, number, &gateway)?;
+        let pid = container.init().to_string();
+        Ok(Self { containers: vec![container], trace: trace(&["--pid", &pid], 1)? })
+    }
+
+    /// Lets it listen.
+    pub fn let_listen(&self) -> Result<()> {
+        self.containers.iter().try_for_each(Container::let_listen)
+    }
+
+    /// Starts an application, and a sidecar in front of it, in one pod.
+    pub fn start_with_sidecar(stage: &Stage, number: usize) -> Result<Self> {
+        let (at_once, behind) = (true, "127.0.0.1:8081".to_owned());
+        let application =
+            Gateway { name: format!("pod{number}-app"), port: 8081, upstream: backend_address(), at_once };
+        let sidecar = Gateway { name: format!("pod{number}"), port: 8080, upstream: behind, at_once };
+        let containers =
+            vec![Container::start(stage, number, &application)?, Container::start(stage, number, &sidecar)?];
+        Ok(Self { containers, trace: trace(&["--netns", &stage.pod(number).path()], 2)? })
+    }
+
+    /// Terminates its only container.
+    pub fn terminate(&mut self, plan: Termination) -> Result<()> {
+        self.terminate_in_turn(&[plan])
+    }
+
+    /// Terminates its containers, one when the one before has ended.
+    pub fn terminate_in_turn(&mut self, plans: &[Termination]) -> Result<()> {
+        self.containers.iter_mut().zip(plans).try_for_each(|(container, plan)| container.terminate(*plan))
+    }
+
+    /// Terminates its containers at the same time.
+    pub fn terminate_together(&mut self, plans: &[Termination]) -> Result<()> {
+        thread::scope(|scope| {
+            let pairs = self.containers.iter_mut().zip(plans);
+            let threads: Vec<_> =
+                pairs.map(|(container, plan)| scope.spawn(|| container.terminate(*plan))).collect();
+            threads
+                .into_iter()
+                .try_for_each(|thread| thread.join().map_err(|_| anyhow!("the kubelet panicked"))?)
+        })
+    }
+
+    /// What was traced of it, when it has ended.
+    pub fn traced(self) -> Result<Run> {
+        self.trace.finish()
+    }
+
+    /// What was traced of it until now: it is not terminated.
+    pub fn traced_so_far(self) -> Result<Run> {
+        self.trace.signal(Signal::SIGINT)?;
+        self.trace.finish()
+    }
+}
+
+fn trace(target: &[&str], containers: usize) -> Result<Running> {
+    let checks = format!("{}/32", address(CHECKS));
+    let options = ["--probe-peer", &checks, "--linger", LINGER];
+    let mut trace = run::start(&[&["trace"], target, &options].concat())?;
+    trace.wait_for(containers, |body| matches!(body, Body::Phase(_)))?;
+    Ok(trace)
+}

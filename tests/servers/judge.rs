@@ -1,0 +1,57 @@
+//! Whether a row's rehearsal came out as its settings promise, and its verdict as its clients saw it.
+
+use anyhow::Result;
+use lastpacket_tests::{events::Events, run::Run};
+use tracer_core::words::Result as Answer;
+
+use crate::rows::{Clients, Row};
+
+/// The numbers of one rehearsal.
+#[derive(Clone, Copy, Debug)]
+pub struct Seen {
+    pub answer: Answer,
+    pub lost: u64,
+    pub doubts: u64,
+    pub failed: u64,
+    pub requests: u64,
+}
+
+/// What was seen, and what is wrong with it.
+///
+/// # Errors
+/// If the rehearsal has no verdict.
+pub fn judge(row: &Row, run: &Run) -> Result<(Seen, Vec<String>)> {
+    let (verdict, clients) = (run.lines.verdict()?, run.lines.rehearsal()?);
+    let seen = Seen {
+        answer: verdict.result,
+        lost: verdict.lost,
+        doubts: verdict.doubts,
+        failed: clients.failed,
+        requests: clients.answered + clients.failed,
+    };
+    let mut faults = Vec::new();
+    let told = || format!("{} with {} lost and {} doubts", seen.answer, seen.lost, seen.doubts);
+    let races = clients.failures.iter().all(|failure| failure.kind == "keep-alive");
+    match row.clients {
+        Clients::Races if !races => {
+            faults.push(format!("{} requests failed, not all on kept connections", seen.failed));
+        }
+        Clients::Served if seen.failed > 0 => faults.push(format!("{} requests failed", seen.failed)),
+        Clients::Cut if seen.failed == 0 => faults.push("no request failed".to_owned()),
+        Clients::Served | Clients::Races
+            if seen.failed == 0 && !matches!(seen.answer, Answer::Drained | Answer::Late) =>
+        {
+            faults.push(format!("all clients were served, but the verdict is {}", told()));
+        }
+        // A failure may be one that the kernel's view does not prove: then the verdict has doubts.
+        _ if seen.failed > 0 && seen.lost + seen.doubts == 0 || seen.answer == Answer::Unproven => {
+            faults.push(format!("{} requests failed, but the verdict is {}", seen.failed, told()));
+        }
+        _ => {}
+    }
+    for failure in clients.failures.iter().filter(|failure| failure.explained_by.is_none()) {
+        faults.push(format!("not explained: {failure:?}"));
+    }
+    faults.extend(clients.unseen_losses.iter().map(|loss| format!("no client saw {loss:?}")));
+    Ok((seen, faults))
+}
