@@ -4,16 +4,15 @@ use std::{
     ffi::OsStr,
     fs,
     net::TcpListener,
-    os::unix::{ffi::OsStrExt, fs::PermissionsExt},
-    path::PathBuf,
+    os::unix::ffi::OsStrExt,
     process::{Child, Command},
 };
 
 use anyhow::{Context, Result, ensure};
-use lastpacket_tests::{binary, needs};
+use lastpacket_tests::needs;
 use libtest_mimic::Trial;
 
-use crate::program::{ensure_failed, ensure_one_sentence, lastpacket, run};
+use crate::program::{Copy, ensure_failed, ensure_one_sentence, lastpacket, run};
 
 pub fn trials() -> Vec<Trial> {
     vec![
@@ -40,7 +39,7 @@ fn refused(arguments: &[&str], wanted: &[&str]) -> Result<()> {
 }
 
 fn unreadable_arguments() -> Result<()> {
-    let lines: [(&[&str], &str); 12] = [
+    let lines: [(&[&str], &str); 15] = [
         (&[], "Usage"),
         (&["no-such-command"], "no-such-command"),
         (&["trace"], "--pid"),
@@ -48,6 +47,9 @@ fn unreadable_arguments() -> Result<()> {
         (&["trace", "--pid", "1", "--quiet", "5"], "5 is no duration"),
         (&["trace", "--pid", "1", "--ring-buffer", "3"], "power of two"),
         (&["trace", "--pid", "1", "--probe-peer", "10.0.0.0/33"], "10.0.0.0/33"),
+        (&["wait-idle"], "--port"),
+        (&["wait-idle", "--port", "0"], "0"),
+        (&["wait-idle", "--port", "80", "--ignore-peer", "here"], "here is no address range"),
         (&["rehearse"], "--demo"),
         (&["rehearse", "--demo", "abrupt", "--", "true"], "cannot be used with"),
         (&["rehearse", "--demo", "abrupt", "--stop-signal", "SIGNONE"], "SIGNONE"),
@@ -111,15 +113,8 @@ fn same_target_twice() -> Result<()> {
 /// As nobody, with a copy of the program that nobody may run.
 fn no_root() -> Result<()> {
     let copy = Copy::new()?;
-    let program = copy.0.to_str().context("no text")?;
     for arguments in [&["trace", "--pid", "1"][..], &["rehearse", "--demo", "abrupt"]] {
-        let mut command = lastpacket(["--version"])?;
-        let mut as_nobody = Command::new("setpriv");
-        as_nobody.args(["--reuid", "65534", "--regid", "65534", "--clear-groups", program]).args(arguments);
-        as_nobody.stdin(std::process::Stdio::null()).stdout(std::process::Stdio::piped());
-        as_nobody.stderr(std::process::Stdio::piped());
-        std::mem::swap(&mut command, &mut as_nobody);
-        ensure_one_sentence(&run(command)?, &["needs root", "sudo"])
+        ensure_one_sentence(&run(copy.as_nobody(arguments))?, &["needs root", "sudo"])
             .with_context(|| format!("{arguments:?}"))?;
     }
     Ok(())
@@ -169,23 +164,5 @@ impl Ended {
 impl Drop for Ended {
     fn drop(&mut self) {
         let _ = self.0.wait();
-    }
-}
-
-/// A copy of the program where everybody can reach it.
-struct Copy(PathBuf);
-
-impl Copy {
-    fn new() -> Result<Self> {
-        let path = std::env::temp_dir().join(format!("lastpacket-cli-{}", std::process::id()));
-        fs::copy(binary::lastpacket()?, &path)?;
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
-        Ok(Self(path))
-    }
-}
-
-impl Drop for Copy {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.0);
     }
 }

@@ -5,6 +5,7 @@ mod bad_output;
 mod demo;
 mod interrupted;
 mod program;
+mod wait_idle;
 
 use std::process::ExitCode;
 
@@ -15,10 +16,16 @@ fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     // One at a time: what is left behind must be the last one's.
     arguments.test_threads.get_or_insert(1);
-    let trials = [bad_input::trials(), bad_output::trials(), demo::trials(), interrupted::trials()]
-        .into_iter()
-        .flatten()
-        .collect();
+    let trials = [
+        bad_input::trials(),
+        bad_output::trials(),
+        demo::trials(),
+        interrupted::trials(),
+        wait_idle::trials(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
     needs::explain_skips();
     libtest_mimic::run(&arguments, trials).exit_code()
 }

@@ -2,7 +2,10 @@
 
 use std::{
     ffi::OsStr,
+    fs,
     io::Read,
+    os::unix::fs::PermissionsExt,
+    path::PathBuf,
     process::{Child, Command, ExitStatus, Stdio},
 };
 
@@ -67,4 +70,31 @@ pub fn ensure_failed(ended: &Ended, wanted: &[&str]) -> Result<()> {
         ensure!(ended.stderr.contains(words), "{words:?} is not in: {}", ended.stderr);
     }
     Ok(())
+}
+
+/// A copy of the program where everybody can reach it.
+pub struct Copy(pub PathBuf);
+
+impl Copy {
+    pub fn new() -> Result<Self> {
+        let path = std::env::temp_dir().join(format!("lastpacket-cli-{}", std::process::id()));
+        fs::copy(binary::lastpacket()?, &path)?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
+        Ok(Self(path))
+    }
+
+    /// Runs it as nobody, without any capability.
+    pub fn as_nobody(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid", "65534", "--regid", "65534", "--clear-groups", "--bounding-set=-all"]);
+        command.arg("--no-new-privs").arg(&self.0).args(arguments);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+}
+
+impl Drop for Copy {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
 }

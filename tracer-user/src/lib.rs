@@ -10,5 +10,7 @@ pub mod kube;
 pub mod log;
 pub mod pipeline;
 pub mod rehearse;
+pub mod rollout;
 pub mod serve;
 pub mod sink;
+pub mod wait_idle;

@@ -1,0 +1,364 @@
+//! Watches a rollout through the Kubernetes API: the workload, its pods, the agents' pods and their logs.
+
+use std::{
+    collections::BTreeMap,
+    fmt::Debug,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail};
+use k8s_openapi::{
+    NamespaceResourceScope,
+    api::{
+        apps::v1::{DaemonSet, Deployment, StatefulSet},
+        core::v1::Pod,
+    },
+    jiff,
+    serde::de::DeserializeOwned,
+};
+use kube::{
+    Api, Client, Resource,
+    api::{Patch, PatchParams},
+};
+use serde_json::json;
+use tokio::{
+    sync::mpsc,
+    task::JoinHandle,
+    time::{MissedTickBehavior, interval},
+};
+
+use super::{
+    input::{Input, Patience, Pod as PodState},
+    join::Join,
+    logs::{self, Log},
+    row::Row,
+    total::{End, Total},
+    workload::{Kind, Name, Workload},
+};
+use crate::{
+    clock,
+    kube::{
+        facts::PodFacts,
+        list_watch::{Change, ListWatch, Timing},
+    },
+};
+
+/// Label of the agents' pods, as `deploy/manifest.yaml` sets it.
+const AGENTS: &str = "app.kubernetes.io/name=lastpacket";
+/// On pods: which template they were made by.
+const REVISIONS: [&str; 2] = ["pod-template-hash", "controller-revision-hash"];
+/// What `kubectl rollout restart` sets.
+const RESTARTED: &str = "kubectl.kubernetes.io/restartedAt";
+/// From how long before the watch agents' lines are read: clocks differ.
+const BEFORE: Duration = Duration::from_secs(60);
+/// How often it is looked whether the watch ends.
+const TICK: Duration = Duration::from_millis(100);
+
+/// Which rollout, and how to watch it.
+pub struct Settings {
+    /// The workload.
+    pub name: Name,
+    /// Its namespace.
+    pub namespace: String,
+    /// The agents' namespace.
+    pub agents: String,
+    /// Start a rollout.
+    pub restart: bool,
+    /// How long to wait for what.
+    pub patience: Patience,
+    /// How to follow the API.
+    pub timing: Timing,
+}
+
+/// Watches until all is told. `tell` gets every row as its pod ends, `show` how it stands.
+///
+/// # Errors
+/// If there is no such workload, or none that can be watched.
+pub async fn watch(
+    client: Client,
+    settings: Settings,
+    stop: impl Future<Output = ()>,
+    tell: impl FnMut(Row) -> Result<()>,
+    show: impl FnMut(String),
+) -> Result<Total> {
+    match settings.name.kind {
+        Kind::Deployment => watch_kind::<Deployment>(client, settings, stop, tell, show).await,
+        Kind::StatefulSet => watch_kind::<StatefulSet>(client, settings, stop, tell, show).await,
+        Kind::DaemonSet => watch_kind::<DaemonSet>(client, settings, stop, tell, show).await,
+    }
+}
+
+async fn watch_kind<K>(
+    client: Client,
+    settings: Settings,
+    stop: impl Future<Output = ()>,
+    mut tell: impl FnMut(Row) -> Result<()>,
+    mut show: impl FnMut(String),
+) -> Result<Total>
+where
+    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
+        + Workload
+        + Clone
+        + DeserializeOwned
+        + Debug
+        + Send
+        + 'static,
+{
+    let Settings { name, namespace, agents, mut restart, patience, timing } = settings;
+    let workloads: Api<K> = Api::namespaced(client.clone(), &namespace);
+    ensure_watchable(&workloads, &name, &namespace).await?;
+    let (inputs, mut happenings) = mpsc::channel(1024);
+    let of_name = Some(format!("metadata.name={}", name.name));
+    let mut tasks = Tasks::default();
+    tasks.spawn(follow_workload(ListWatch::new(workloads.clone(), of_name, timing), inputs.clone()));
+    let pods = ListWatch::new(Api::namespaced(client.clone(), &namespace), None, timing);
+    tasks.spawn(follow_pods(pods, name.clone(), inputs.clone()));
+    let mut join = Join::new(name.clone(), namespace, patience, Instant::now());
+    let mut reading = false;
+    let mut tick = interval(TICK);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut stop = std::pin::pin!(stop);
+    loop {
+        let input = tokio::select! {
+            Some(input) = happenings.recv() => input,
+            _ = tick.tick() => Input::Tick,
+            () = &mut stop => return end(join, &End::Interrupted, tell),
+        };
+        for row in join.step(input, Instant::now()) {
+            tell(row)?;
+        }
+        if !reading && join.knows_rollout() {
+            reading = true;
+            let list = ListWatch::new(Api::namespaced(client.clone(), &agents), None, timing)
+                .labelled(AGENTS.to_owned());
+            let api = Api::namespaced(client.clone(), &agents);
+            tasks.spawn(follow_agents(list, api, since(&join), timing.first_wait, inputs.clone()));
+        }
+        if restart && join.is_ready() {
+            restart = false;
+            start(&workloads, &name).await?;
+        }
+        show(join.state());
+        if let Some(why) = join.end(Instant::now()) {
+            return end(join, &why, tell);
+        }
+    }
+}
+
+fn end(join: Join, why: &End, mut tell: impl FnMut(Row) -> Result<()>) -> Result<Total> {
+    let (rows, total) = join.finish(why);
+    for row in rows {
+        tell(row)?;
+    }
+    Ok(total)
+}
+
+/// From how long ago the agents' lines are wanted.
+fn since(join: &Join) -> Duration {
+    let began = join.since().map_or(0, |since| clock::now().wall.saturating_sub(since.0));
+    BEFORE + Duration::from_nanos(u64::try_from(began).unwrap_or(0))
+}
+
+/// Tasks that end with the watch.
+#[derive(Default)]
+struct Tasks(Vec<JoinHandle<()>>);
+
+impl Tasks {
+    fn spawn(&mut self, task: impl Future<Output = ()> + Send + 'static) {
+        self.0.push(tokio::spawn(task));
+    }
+}
+
+impl Drop for Tasks {
+    fn drop(&mut self) {
+        self.0.iter().for_each(JoinHandle::abort);
+    }
+}
+
+async fn ensure_watchable<K>(workloads: &Api<K>, name: &Name, namespace: &str) -> Result<()>
+where
+    K: Resource + Workload + Clone + DeserializeOwned + Debug,
+{
+    let params = kube::api::ListParams::default().fields(&format!("metadata.name={}", name.name));
+    let found = workloads
+        .list(&params)
+        .await
+        .with_context(|| format!("cannot ask the Kubernetes API for {name} in namespace {namespace}"))?;
+    let Some(workload) = found.items.first() else {
+        bail!(
+            "there is no {name} in namespace {namespace}; give --namespace, or look with `kubectl get {}`",
+            name.kind.resource()
+        );
+    };
+    if let Some(reason) = workload.status().refused {
+        bail!("{name} cannot be watched: {reason}");
+    }
+    Ok(())
+}
+
+/// Begins a rollout as `kubectl rollout restart` does.
+async fn start<K>(workloads: &Api<K>, name: &Name) -> Result<()>
+where
+    K: Resource + Clone + DeserializeOwned + Debug,
+{
+    let now = jiff::Timestamp::now().to_string();
+    let patch = json!({"spec": {"template": {"metadata": {"annotations": {RESTARTED: now}}}}});
+    workloads
+        .patch(&name.name, &PatchParams::default(), &Patch::Strategic(patch))
+        .await
+        .with_context(|| format!("cannot restart {name}"))?;
+    Ok(())
+}
+
+async fn follow_workload<K>(mut list_watch: ListWatch<K>, tell: mpsc::Sender<Input>)
+where
+    K: Resource + Workload + Clone + DeserializeOwned + Debug + Send + 'static,
+{
+    let mut there = false;
+    loop {
+        let input = match list_watch.next().await.1 {
+            Change::Listed(workload) | Change::Applied(workload) => {
+                there = true;
+                Input::Workload(Box::new(workload.status()))
+            }
+            Change::ListStarts => {
+                there = false;
+                continue;
+            }
+            Change::ListEnds if there => continue,
+            Change::ListEnds | Change::Deleted(_) => Input::WorkloadGone,
+            Change::Away(reason) => {
+                log::warn!("no news of the workload from the Kubernetes API: {reason}");
+                continue;
+            }
+            Change::Back => continue,
+        };
+        if tell.send(input).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Tells pods of the workload; of a new list also which of them are gone.
+async fn follow_pods(mut list_watch: ListWatch<Pod>, name: Name, tell: mpsc::Sender<Input>) {
+    let mut known: BTreeMap<String, bool> = BTreeMap::new();
+    loop {
+        let mut inputs = Vec::new();
+        match list_watch.next().await.1 {
+            Change::ListStarts => known.values_mut().for_each(|listed| *listed = false),
+            Change::Listed(pod) | Change::Applied(pod) => {
+                if let Some(pod) = pod_of(&pod, &name) {
+                    known.insert(pod.uid.clone(), true);
+                    inputs.push(Input::Pod(pod));
+                }
+            }
+            Change::Deleted(pod) => {
+                let uid = pod.metadata.uid.clone().unwrap_or_default();
+                if known.remove(&uid).is_some() {
+                    inputs.push(Input::PodGone { uid });
+                }
+            }
+            Change::ListEnds => {
+                let gone = known.iter().filter(|(_, listed)| !**listed);
+                inputs.extend(gone.map(|(uid, _)| Input::PodGone { uid: uid.clone() }));
+                known.retain(|_, listed| *listed);
+                inputs.push(Input::PodsComplete);
+            }
+            Change::Away(reason) => log::warn!("no news of pods from the Kubernetes API: {reason}"),
+            Change::Back => {}
+        }
+        for input in inputs {
+            if tell.send(input).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// What is needed of a pod, if it is the workload's.
+fn pod_of(pod: &Pod, name: &Name) -> Option<PodState> {
+    let facts = PodFacts::read(pod)?;
+    let owner = facts.workload.as_ref()?;
+    if owner.kind != name.kind.name() || owner.name != name.name {
+        return None;
+    }
+    let labels = pod.metadata.labels.as_ref();
+    let created = pod.metadata.creation_timestamp.as_ref().map(|time| time.0.as_nanosecond());
+    Some(PodState {
+        created: created.and_then(|ns| i64::try_from(ns).ok()).unwrap_or(0),
+        revision: labels.and_then(|labels| REVISIONS.iter().find_map(|label| labels.get(*label).cloned())),
+        node: pod.spec.as_ref().and_then(|spec| spec.node_name.clone()),
+        deleted: facts.deletion.is_some(),
+        ended: matches!(facts.phase.as_str(), "Succeeded" | "Failed"),
+        uid: facts.uid,
+        cgroup_uid: facts.cgroup_uid,
+        name: facts.name,
+    })
+}
+
+/// Tells on which nodes agents are, and reads their logs while they are.
+async fn follow_agents(
+    mut list_watch: ListWatch<Pod>,
+    pods: Api<Pod>,
+    since: Duration,
+    pause: Duration,
+    tell: mpsc::Sender<Input>,
+) {
+    let mut readers: BTreeMap<String, Reader> = BTreeMap::new();
+    loop {
+        let mut inputs = Vec::new();
+        match list_watch.next().await.1 {
+            Change::ListStarts => readers.values_mut().for_each(|reader| reader.listed = false),
+            Change::Listed(pod) | Change::Applied(pod) => {
+                let (Some(name), Some(node)) =
+                    (pod.metadata.name.clone(), pod.spec.and_then(|spec| spec.node_name))
+                else {
+                    continue;
+                };
+                if let Some(reader) = readers.get_mut(&name) {
+                    reader.listed = true;
+                    continue;
+                }
+                inputs.push(Input::AgentCame { node: node.clone(), pod: name.clone() });
+                let log = Log { pods: pods.clone(), pod: name.clone(), node: node.clone(), since, pause };
+                // It ends by itself when the pod is gone and all of its log is read.
+                tokio::spawn(logs::follow(log, tell.clone()));
+                readers.insert(name, Reader { node, listed: true });
+            }
+            Change::Deleted(pod) => {
+                let name = pod.metadata.name.clone().unwrap_or_default();
+                inputs.extend(readers.remove(&name).map(|reader| reader.left(name)));
+            }
+            Change::ListEnds => {
+                let gone: Vec<String> = readers
+                    .iter()
+                    .filter(|(_, reader)| !reader.listed)
+                    .map(|(name, _)| name.clone())
+                    .collect();
+                for name in gone {
+                    inputs.extend(readers.remove(&name).map(|reader| reader.left(name)));
+                }
+                inputs.push(Input::AgentsComplete);
+            }
+            Change::Away(reason) => log::warn!("no news of agents from the Kubernetes API: {reason}"),
+            Change::Back => {}
+        }
+        for input in inputs {
+            if tell.send(input).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// An agent whose log is read.
+struct Reader {
+    node: String,
+    listed: bool,
+}
+
+impl Reader {
+    fn left(&self, pod: String) -> Input {
+        Input::AgentLeft { node: self.node.clone(), pod }
+    }
+}
