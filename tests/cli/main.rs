@@ -5,6 +5,7 @@ mod bad_output;
 mod demo;
 mod interrupted;
 mod program;
+mod trace_pods;
 mod wait_idle;
 
 use std::process::ExitCode;
@@ -21,6 +22,7 @@ fn main() -> ExitCode {
         bad_output::trials(),
         demo::trials(),
         interrupted::trials(),
+        trace_pods::trials(),
         wait_idle::trials(),
     ]
     .into_iter()

@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use tracer_core::output::Line;
+use super::input::Place;
 
 /// All streams, by node.
 #[derive(Debug, Default)]
@@ -62,7 +62,7 @@ impl Agents {
     }
 
     /// Takes a line of a node's agent; `false` if it was taken before.
-    pub fn take(&mut self, node: &str, line: &Line) -> bool {
+    pub fn take(&mut self, node: &str, line: &Place) -> bool {
         let known = self.nodes.entry(node.to_owned()).or_default();
         known.trouble = None;
         let same = |run: &&mut Run| run.id == line.agent.run_id;
@@ -96,6 +96,12 @@ impl Agents {
         let run = self.nodes.get(node).and_then(|known| known.run.as_ref());
         let gaps = run.map(|run| run.gaps.as_slice()).unwrap_or_default();
         gaps.iter().filter(|gap| *gap.start() <= last && *gap.end() >= first).cloned().collect()
+    }
+
+    /// Whether there was any agent.
+    #[must_use]
+    pub fn were_seen(&self) -> bool {
+        !self.nodes.is_empty()
     }
 
     /// Whether an agent's pod is on a node.
@@ -147,15 +153,12 @@ impl Agents {
 
 #[cfg(test)]
 mod tests {
+    use tracer_core::output::Agent;
+
     use super::*;
 
-    fn line(run: &str, seq: u64) -> Line {
-        serde_json::from_value(serde_json::json!({
-            "schema": "lastpacket.dev/v1", "time": "2026-11-21T08:00:00Z", "mono_ns": 1, "node": "n",
-            "agent": {"run_id": run}, "seq": seq,
-            "type": "lost", "stage": "sink", "reason": "x", "count": 1,
-        }))
-        .unwrap()
+    fn line(run: &str, seq: u64) -> Place {
+        Place { agent: Agent { run_id: run.into() }, seq }
     }
 
     #[test]

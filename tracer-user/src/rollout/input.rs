@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use tracer_core::output::Line;
+use serde::Deserialize;
+use tracer_core::output::{Agent, Line};
 
 use super::workload::Status;
 
@@ -45,15 +46,42 @@ pub enum Input {
         /// Why.
         reason: Option<String>,
     },
-    /// A line of an agent's log; `None` if it is no event.
+    /// A line of an agent's log.
     Line {
         /// Of which node.
         node: String,
         /// What it says.
-        line: Option<Box<Line>>,
+        line: Box<Line>,
+    },
+    /// A line that a newer agent wrote, of a type that is not known: it counts, and says nothing.
+    Newer {
+        /// Of which node.
+        node: String,
+        /// Where it stands.
+        place: Place,
+    },
+    /// A line of an agent's log that is no event.
+    Garbage {
+        /// Of which node.
+        node: String,
     },
     /// Time passed.
     Tick,
+}
+
+/// Where a line stands among those of its agent.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Place {
+    /// Who wrote it.
+    pub agent: Agent,
+    /// Its number.
+    pub seq: u64,
+}
+
+impl From<&Line> for Place {
+    fn from(line: &Line) -> Self {
+        Self { agent: line.agent.clone(), seq: line.seq }
+    }
 }
 
 /// A pod of the workload, as the API tells it.

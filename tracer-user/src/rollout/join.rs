@@ -11,7 +11,7 @@ use tracer_core::{
 
 use super::{
     agents::Agents,
-    input::{Input, Patience, Pod},
+    input::{Input, Patience, Place, Pod},
     row::{Row, phases},
     total::{End, Total},
     workload::{Kind, Name, Status},
@@ -100,9 +100,10 @@ impl Join {
             Input::AgentLeft { node, pod } => self.agents.left(&node, &pod),
             Input::AgentsComplete => self.complete_agents = true,
             Input::AgentTrouble { node, reason } => self.agents.trouble(&node, reason),
-            Input::Line { node, line: None } => self.agents.garbage(&node),
-            Input::Line { node, line: Some(line) } => {
-                if self.agents.take(&node, &line) {
+            Input::Garbage { node } => self.agents.garbage(&node),
+            Input::Newer { node, place } => drop(self.agents.take(&node, &place)),
+            Input::Line { node, line } => {
+                if self.agents.take(&node, &Place::from(&*line)) {
                     self.line(&node, *line, &mut rows);
                 }
             }
@@ -154,6 +155,12 @@ impl Join {
         self.knows_rollout() && self.complete_agents
     }
 
+    /// Whether an agent was ever seen.
+    #[must_use]
+    pub fn has_agents(&self) -> bool {
+        self.agents.were_seen()
+    }
+
     /// When the rollout that is under way began, by the oldest pod of the newest revision, less the time
     /// that the pod before it may have taken to end; `None` if none is.
     #[must_use]
@@ -185,6 +192,10 @@ impl Join {
     }
 
     fn line(&mut self, node: &str, line: Line, rows: &mut Vec<Row>) {
+        // All others are most of an agent's lines.
+        if !matches!(line.body, Body::TargetStarted(_) | Body::TargetEnded(_) | Body::Verdict(_)) {
+            return;
+        }
         let Some(k8s) = line.subject.as_ref().and_then(|subject| subject.k8s.clone()) else { return };
         let uid = k8s.pod.uid.clone();
         match &line.body {
@@ -277,20 +288,7 @@ impl Join {
     }
 
     fn unproven(&self, pod: &Pod, reason: String) -> Row {
-        Row {
-            namespace: self.namespace.clone(),
-            pod: pod.name.clone(),
-            uid: pod.uid.clone(),
-            node: pod.node.clone(),
-            result: Result::Unproven,
-            reasons: vec![reason],
-            lost: 0,
-            doubts: 0,
-            quiet_seconds: None,
-            phases: Vec::new(),
-            time: None,
-            verdict: None,
-        }
+        Row::unproven(self.namespace.clone(), pod, reason)
     }
 
     /// Pods that ended without a verdict: soon where there is no agent, else after more patience.
@@ -384,3 +382,7 @@ impl Join {
         (rows, self.total)
     }
 }
+
+#[cfg(test)]
+#[path = "join_tests.rs"]
+mod tests;

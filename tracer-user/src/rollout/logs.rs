@@ -10,7 +10,7 @@ use tokio::{
     sync::mpsc,
     time::{Instant, sleep},
 };
-use tracer_core::output::{Line, Timestamp};
+use tracer_core::output::Timestamp;
 
 use super::input::Input;
 
@@ -71,11 +71,23 @@ async fn read(
         if text.trim().is_empty() {
             continue;
         }
-        let line: Option<Box<Line>> = serde_json::from_str(&text).ok();
-        *last = line.as_ref().map(|line| line.time).or(*last);
-        if tell.send(Input::Line { node: log.node.clone(), line }).await.is_err() {
+        let input = input(log.node.clone(), &text);
+        if let Input::Line { line, .. } = &input {
+            *last = Some(line.time);
+        }
+        if tell.send(input).await.is_err() {
             break;
         }
     }
     Ok(())
+}
+
+fn input(node: String, text: &str) -> Input {
+    if let Ok(line) = serde_json::from_str(text) {
+        return Input::Line { node, line };
+    }
+    match serde_json::from_str(text) {
+        Ok(place) => Input::Newer { node, place },
+        Err(_) => Input::Garbage { node },
+    }
 }

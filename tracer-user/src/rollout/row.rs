@@ -10,6 +10,8 @@ use tracer_core::{
     words::{Phase, Result},
 };
 
+use super::input::Pod;
+
 /// A pod that has ended, or did not in time.
 #[derive(Clone, Debug, Serialize)]
 pub struct Row {
@@ -41,6 +43,27 @@ pub struct Row {
     /// The agent's verdict, as in its events; absent if there is none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub verdict: Option<Box<Verdict>>,
+}
+
+impl Row {
+    /// Of a pod without a verdict.
+    #[must_use]
+    pub fn unproven(namespace: String, pod: &Pod, reason: String) -> Self {
+        Self {
+            namespace,
+            pod: pod.name.clone(),
+            uid: pod.uid.clone(),
+            node: pod.node.clone(),
+            result: Result::Unproven,
+            reasons: vec![reason],
+            lost: 0,
+            doubts: 0,
+            quiet_seconds: None,
+            phases: Vec::new(),
+            time: None,
+            verdict: None,
+        }
+    }
 }
 
 /// When a container entered a phase.
