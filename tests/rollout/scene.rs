@@ -88,10 +88,9 @@ impl Scene {
 
     /// So many new pods are there.
     pub fn new_pods(&self, count: usize) {
-        for index in 0..count {
-            let node = OLD[index].1;
-            self.cluster
-                .put("pods", pod(&format!("web-new-{index}"), node, "new", &format!("uid-new-{index}")));
+        for (index, (_, node, _)) in OLD.iter().enumerate().take(count) {
+            let (name, uid) = (format!("web-new-{index}"), format!("uid-new-{index}"));
+            self.cluster.put("pods", pod(&name, node, "new", &uid));
         }
     }
 
@@ -137,16 +136,18 @@ impl Scene {
     /// The Deployment says that all is done.
     pub fn complete(&self) {
         self.new_pods(2);
-        self.cluster.edit("deployments", "web", |deployment| {
-            deployment["status"]["observedGeneration"] = deployment["metadata"]["generation"].clone();
-        });
+        self.observe(2);
     }
 
     /// The Deployment says that it is at work.
     pub fn at_work(&self) {
+        self.observe(1);
+    }
+
+    fn observe(&self, updated: i32) {
         self.cluster.edit("deployments", "web", |deployment| {
             deployment["status"]["observedGeneration"] = deployment["metadata"]["generation"].clone();
-            deployment["status"]["updatedReplicas"] = 1.into();
+            deployment["status"]["updatedReplicas"] = updated.into();
         });
     }
 }

@@ -19,9 +19,8 @@ impl Shared {
         let content = request.into_body().collect().await.map_err(io::Error::other)?.to_bytes();
         let query = uri.query().unwrap_or_default();
         let words: Vec<&str> = uri.path().trim_start_matches('/').split('/').collect();
-        let rest = match words.as_slice() {
-            ["api", "v1", rest @ ..] | ["apis", _, "v1", rest @ ..] => rest,
-            _ => return Ok(failure(404)),
+        let (["api", "v1", rest @ ..] | ["apis", _, "v1", rest @ ..]) = words.as_slice() else {
+            return Ok(failure(404));
         };
         Ok(match (&method, rest) {
             (&Method::POST, ["selfsubjectaccessreviews"]) => self.review(&content),

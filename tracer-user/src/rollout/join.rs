@@ -1,11 +1,12 @@
 //! Joins what the agents saw with the rollout's own progress: a row for every pod that ends. Pure: it is
 //! told what happened and when.
 
+mod state;
+
 use std::{collections::BTreeMap, time::Instant};
 
 use tracer_core::{
-    output::{Body, K8s, Line, Named, Timestamp},
-    verdict::Verdict,
+    output::{Body, Line, Timestamp},
     words::Result,
 };
 
@@ -14,7 +15,7 @@ use super::{
     input::{Input, Patience, Place, Pod},
     row::{Row, phases},
     total::{End, Total},
-    workload::{Kind, Name, Status},
+    workload::{Name, Status},
 };
 
 /// Where the rollout is.
@@ -39,6 +40,9 @@ struct Known {
     gone: Option<Instant>,
     /// It has a row, and nothing was started in it since.
     told: bool,
+    /// A verdict that came while no rollout was known, with its node: the news of the rollout may come by
+    /// a slower way.
+    held: Option<(Instant, String, Line)>,
 }
 
 /// See the module.
@@ -84,11 +88,11 @@ impl Join {
 
     /// Takes what happened; the rows that follow from it.
     pub fn step(&mut self, input: Input, now: Instant) -> Vec<Row> {
-        let mut rows = Vec::new();
+        let (mut rows, was_watched) = (Vec::new(), self.is_watched());
         match input {
             Input::Workload(status) => self.workload(*status, now),
             Input::WorkloadGone => self.fail("it was deleted", now),
-            Input::Pod(pod) => self.pod(pod, &mut rows),
+            Input::Pod(pod) => self.pod(pod, now, &mut rows),
             Input::PodGone { uid } => {
                 if let Some(known) = self.pods.get_mut(&uid) {
                     known.pod.deleted = true;
@@ -104,10 +108,13 @@ impl Join {
             Input::Newer { node, place } => drop(self.agents.take(&node, &place)),
             Input::Line { node, line } => {
                 if self.agents.take(&node, &Place::from(&*line)) {
-                    self.line(&node, *line, &mut rows);
+                    self.line(&node, *line, now, &mut rows);
                 }
             }
             Input::Tick => {}
+        }
+        if !was_watched && self.is_watched() {
+            self.release(now, &mut rows);
         }
         self.give_up_on_gone(now, &mut rows);
         for row in &rows {
@@ -180,18 +187,20 @@ impl Join {
         matches!(self.stage, Stage::UnderWay | Stage::Complete(_) | Stage::Failed(..))
     }
 
-    fn pod(&mut self, pod: Pod, rows: &mut Vec<Row>) {
+    fn pod(&mut self, pod: Pod, now: Instant, rows: &mut Vec<Row>) {
         let early = self.early.remove(&pod.cgroup_uid);
         match self.pods.get_mut(&pod.uid) {
             Some(known) => known.pod = pod,
-            None => drop(self.pods.insert(pod.uid.clone(), Known { pod, gone: None, told: false })),
+            None => {
+                drop(self.pods.insert(pod.uid.clone(), Known { pod, gone: None, told: false, held: None }))
+            }
         }
         if let Some((node, line)) = early {
-            self.line(&node, line, rows);
+            self.line(&node, line, now, rows);
         }
     }
 
-    fn line(&mut self, node: &str, line: Line, rows: &mut Vec<Row>) {
+    fn line(&mut self, node: &str, line: Line, now: Instant, rows: &mut Vec<Row>) {
         // All others are most of an agent's lines.
         if !matches!(line.body, Body::TargetStarted(_) | Body::TargetEnded(_) | Body::Verdict(_)) {
             return;
@@ -204,11 +213,11 @@ impl Join {
                     known.told = false;
                 }
             }
-            Body::Verdict(verdict) => {
-                if self.of_node(&uid).is_some() || (self.joined && self.is_ours(&k8s)) {
-                    let verdict = verdict.clone();
-                    self.verdict(node, &k8s, &line, verdict, rows);
-                } else if self.is_ours(&k8s) {
+            Body::Verdict(_) => {
+                let ours = self.name.owns(&self.namespace, &k8s);
+                if self.of_node(&uid).is_some() || (self.joined && ours) {
+                    self.verdict(node, line, now, rows);
+                } else if ours {
                     self.early.insert(uid, (node.to_owned(), line));
                 }
             }
@@ -232,22 +241,20 @@ impl Join {
         self.pods.values_mut().find(|known| known.pod.cgroup_uid == cgroup_uid)
     }
 
-    fn is_ours(&self, k8s: &K8s) -> bool {
-        let owner = match self.name.kind {
-            Kind::Deployment => &k8s.deployment,
-            Kind::StatefulSet => &k8s.statefulset,
-            Kind::DaemonSet => &k8s.daemonset,
+    fn verdict(&mut self, node: &str, line: Line, now: Instant, rows: &mut Vec<Row>) {
+        let (Some(k8s), Body::Verdict(verdict)) =
+            (line.subject.as_ref().and_then(|subject| subject.k8s.clone()), line.body.clone())
+        else {
+            return;
         };
-        let is = |named: &Option<Named>, name: &str| named.as_ref().is_some_and(|named| named.name == name);
-        is(owner, &self.name.name) && is(&k8s.namespace, &self.namespace)
-    }
-
-    fn verdict(&mut self, node: &str, k8s: &K8s, line: &Line, verdict: Box<Verdict>, rows: &mut Vec<Row>) {
-        let watched = self.is_watched();
-        let known = self.of_node(&k8s.pod.uid);
-        let name = known.as_ref().map(|known| known.pod.name.clone()).or_else(|| k8s.pod.name.clone());
-        if let Some(known) = known {
+        let (watched, mut name) = (self.is_watched(), k8s.pod.name.clone());
+        if let Some(known) = self.of_node(&k8s.pod.uid) {
             known.told = true;
+            name = Some(known.pod.name.clone());
+            if !watched {
+                known.held = Some((now, node.to_owned(), line));
+                return;
+            }
         }
         // Pods that ended before the rollout, or while there is none, are nobody's question.
         if !watched || self.since().is_some_and(|since| line.time < since) {
@@ -287,6 +294,15 @@ impl Join {
         });
     }
 
+    /// A rollout is known now: pods that ended a moment ago are its.
+    fn release(&mut self, now: Instant, rows: &mut Vec<Row>) {
+        let held: Vec<_> = self.pods.values_mut().filter_map(|known| known.held.take()).collect();
+        let patience = self.patience.verdict;
+        for (_, node, line) in held.into_iter().filter(|(at, ..)| now < *at + patience) {
+            self.verdict(&node, line, now, rows);
+        }
+    }
+
     fn unproven(&self, pod: &Pod, reason: String) -> Row {
         Row::unproven(self.namespace.clone(), pod, reason)
     }
@@ -302,7 +318,8 @@ impl Join {
             let Some(gone) = known.gone else { continue };
             let never_ran = known.pod.node.is_none();
             let is_late = now >= gone + self.patience.verdict;
-            let alone = known.pod.node.as_ref().is_some_and(|node| !self.agents.is_on(node))
+            let alone = watched
+                && known.pod.node.as_ref().is_some_and(|node| !self.agents.is_on(node))
                 && now >= gone + self.patience.settle;
             if never_ran || is_late || alone {
                 known.told = true;
@@ -312,7 +329,11 @@ impl Join {
             }
         }
         rows.extend(missing.into_iter().map(|(pod, reason)| self.unproven(&pod, reason)));
-        self.pods.retain(|_, known| known.gone.is_none() || !known.told);
+        let patience = self.patience.verdict;
+        self.pods.retain(|_, known| {
+            let is_held = known.held.as_ref().is_some_and(|(at, ..)| now < *at + patience);
+            known.gone.is_none() || !known.told || is_held
+        });
     }
 
     /// Pods of the workload that are ending, and those that are neither ending nor ended.
@@ -320,22 +341,6 @@ impl Join {
         let ending = self.pods.values().filter(|known| known.pod.deleted && !known.told).count();
         let staying = self.pods.values().filter(|known| !known.pod.deleted && !known.pod.ended).count();
         (ending, staying)
-    }
-
-    /// How it stands, for people.
-    #[must_use]
-    pub fn state(&self) -> String {
-        let (ending, _) = self.count();
-        let Status { desired, updated, available, .. } = self.status;
-        match &self.stage {
-            Stage::Unknown => format!("looking for {}", self.name),
-            Stage::Waiting => format!("{}: waiting for the next rollout", self.name),
-            Stage::UnderWay | Stage::Complete(_) => format!(
-                "{}: {updated} of {desired} updated, {available} available; {} ended, {ending} ending",
-                self.name, self.total.pods
-            ),
-            Stage::Failed(_, reason) => format!("{}: {reason}; {ending} ending", self.name),
-        }
     }
 
     /// Whether the watch ends now, and why.
@@ -384,5 +389,4 @@ impl Join {
 }
 
 #[cfg(test)]
-#[path = "join_tests.rs"]
 mod tests;

@@ -108,7 +108,7 @@ pub fn total(total: &Total) -> String {
     if let Some(advice) = &total.advice {
         let grace = advice.grace_seconds.map(|grace| format!(" and a grace period of {grace} s"));
         lines.push(format!(
-            "  → a preStop of {} s{} fit what was measured, with a margin",
+            "  → for new connections a preStop of {} s{} are enough, as measured and with a margin",
             advice.pre_stop_seconds,
             grace.unwrap_or_default()
         ));

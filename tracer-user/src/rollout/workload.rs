@@ -7,6 +7,7 @@ use k8s_openapi::api::{
     apps::v1::{DaemonSet, Deployment, StatefulSet},
     core::v1::PodTemplateSpec,
 };
+use tracer_core::output::{K8s, Named};
 
 /// What can be rolled out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,6 +68,20 @@ impl std::str::FromStr for Name {
             return Err(error());
         }
         Ok(Self { kind, name: name.to_owned() })
+    }
+}
+
+impl Name {
+    /// Whether a pod is the workload's, by the names that its agent knows.
+    #[must_use]
+    pub fn owns(&self, namespace: &str, k8s: &K8s) -> bool {
+        let owner = match self.kind {
+            Kind::Deployment => &k8s.deployment,
+            Kind::StatefulSet => &k8s.statefulset,
+            Kind::DaemonSet => &k8s.daemonset,
+        };
+        let is = |named: &Option<Named>, name: &str| named.as_ref().is_some_and(|named| named.name == name);
+        is(owner, &self.name) && is(&k8s.namespace, namespace)
     }
 }
 

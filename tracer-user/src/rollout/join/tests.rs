@@ -61,7 +61,7 @@ impl Test {
         self.step(Input::PodGone { uid: "uid".to_owned() });
     }
 
-    fn line(&mut self, seq: u64, body: Value) {
+    fn line(&mut self, seq: u64, body: &Value) {
         self.step(Input::Line { node: "n".to_owned(), line: Box::new(line(seq, body)) });
     }
 
@@ -84,7 +84,7 @@ fn pod() -> Pod {
     }
 }
 
-fn line(seq: u64, body: Value) -> Line {
+fn line(seq: u64, body: &Value) -> Line {
     let mut line = json!({
         "schema": "lastpacket.dev/v1", "time": "2026-11-21T08:00:00Z", "mono_ns": 1, "node": "n",
         "agent": {"run_id": "run"}, "seq": seq, "target": {"name": "shop/web-1", "netns": 1},
@@ -112,7 +112,7 @@ fn a_pod_that_ends_in_a_rollout_has_a_row() {
     let mut test = Test::running();
     test.workload(2, false);
     test.terminate();
-    test.line(9, verdict("drained"));
+    test.line(9, &verdict("drained"));
     test.gone();
     assert_eq!(test.results(), [Result::Drained]);
     test.workload(2, true);
@@ -127,7 +127,7 @@ fn a_pod_that_ends_in_a_rollout_has_a_row() {
 fn the_row_is_there_also_if_the_watch_of_pods_comes_last() {
     let mut test = Test::running();
     test.workload(2, false);
-    test.line(9, verdict("cut"));
+    test.line(9, &verdict("cut"));
     test.workload(2, true);
     test.pass(3);
     test.terminate();
@@ -138,10 +138,25 @@ fn the_row_is_there_also_if_the_watch_of_pods_comes_last() {
 }
 
 #[test]
+fn the_row_is_there_also_if_the_news_of_the_rollout_comes_last() {
+    let mut test = Test::running();
+    test.terminate();
+    test.line(9, &verdict("cut"));
+    test.gone();
+    test.pass(30);
+    assert!(test.rows.is_empty(), "{:?}", test.rows);
+    test.workload(2, false);
+    assert_eq!(test.results(), [Result::Cut]);
+    test.workload(2, true);
+    test.pass(60);
+    assert_eq!((test.results(), test.end()), (vec![Result::Cut], Some(End::Complete)), "once");
+}
+
+#[test]
 fn a_pod_that_ends_while_nothing_is_rolled_out_is_nobodys_question() {
     let mut test = Test::running();
     test.terminate();
-    test.line(9, verdict("cut"));
+    test.line(9, &verdict("cut"));
     test.gone();
     test.pass(100);
     test.workload(2, false);
@@ -168,7 +183,7 @@ fn a_pod_that_its_agent_gives_up_is_unproven() {
     let mut test = Test::running();
     test.workload(2, false);
     test.terminate();
-    test.line(9, json!({"type": "target_ended", "reason": "it was not terminated"}));
+    test.line(9, &json!({"type": "target_ended", "reason": "it was not terminated"}));
     test.gone();
     assert_eq!(test.results(), [Result::Unproven]);
     assert!(test.rows[0].reasons[0].contains("it was not terminated"), "{:?}", test.rows);
@@ -178,14 +193,14 @@ fn a_pod_that_its_agent_gives_up_is_unproven() {
 fn a_container_that_was_restarted_leaves_its_pod_open() {
     let mut test = Test::running();
     test.workload(2, false);
-    test.line(9, verdict("cut"));
-    test.line(10, started());
+    test.line(9, &verdict("cut"));
+    test.line(10, &started());
     test.terminate();
     assert_eq!(test.results(), [Result::Cut]);
     test.workload(2, true);
     test.pass(5);
     assert_eq!(test.end(), None, "it is still to end");
-    test.line(11, verdict("drained"));
+    test.line(11, &verdict("drained"));
     test.gone();
     assert_eq!(test.results(), [Result::Cut, Result::Drained]);
     assert_eq!(test.end(), Some(End::Complete));
@@ -197,15 +212,15 @@ fn a_gap_in_what_a_verdict_rests_on_spoils_it_unless_it_is_cut() {
         let mut test = Test::running();
         test.workload(2, false);
         test.terminate();
-        test.line(1, started());
-        test.line(9, verdict(given));
+        test.line(1, &started());
+        test.line(9, &verdict(given));
         assert_eq!(test.results(), [result], "{given}");
         assert!(test.rows[0].reasons[0].contains("seq 2 to 8"), "{:?}", test.rows[0].reasons);
     }
     let mut test = Test::running();
     test.workload(2, false);
-    test.line(8, started());
-    test.line(9, verdict("drained"));
+    test.line(8, &started());
+    test.line(9, &verdict("drained"));
     assert_eq!(test.results(), [Result::Drained], "the lines before were not asked for");
 }
 
@@ -214,11 +229,11 @@ fn a_line_of_a_newer_agent_leaves_no_gap() {
     let mut test = Test::running();
     test.workload(2, false);
     test.terminate();
-    test.line(1, started());
-    let place = Place { agent: line(2, started()).agent, seq: 2 };
+    test.line(1, &started());
+    let place = Place { agent: line(2, &started()).agent, seq: 2 };
     test.step(Input::Newer { node: "n".to_owned(), place });
     test.step(Input::Garbage { node: "n".to_owned() });
-    test.line(3, verdict("drained"));
+    test.line(3, &verdict("drained"));
     assert_eq!(test.results(), [Result::Drained]);
 }
 
@@ -231,7 +246,7 @@ fn more_pods_than_there_should_be_are_waited_for() {
     test.pass(10);
     assert_eq!(test.end(), None, "the old pod's deletion was not told yet");
     test.terminate();
-    test.line(9, verdict("late"));
+    test.line(9, &verdict("late"));
     test.gone();
     assert_eq!(test.end(), Some(End::Complete));
 }
@@ -261,11 +276,11 @@ fn a_rollout_under_way_is_joined_with_what_the_logs_still_tell() {
     let since = test.join.since().unwrap();
     assert_eq!(since.0, created - 30 * 1_000_000_000, "the pod before it may have ended first");
     test.step(Input::AgentsComplete);
-    let mut before = line(8, verdict("cut"));
+    let mut before = line(8, &verdict("cut"));
     before.time = Timestamp(since.0 - 1);
     test.step(Input::Line { node: "n".to_owned(), line: Box::new(before) });
     assert!(test.rows.is_empty(), "it ended before the rollout began");
-    let mut after = line(9, verdict("drained"));
+    let mut after = line(9, &verdict("drained"));
     after.time = Timestamp(since.0 + 1);
     test.step(Input::Line { node: "n".to_owned(), line: Box::new(after) });
     assert_eq!(test.results(), [Result::Drained], "of a pod that the API does not know any more");
@@ -284,7 +299,7 @@ fn the_total_measures_the_lag_of_all_peers() {
         phase("exiting", 5_200_000_000u64)]}]);
     slow["findings"] = json!([{"id": "pre-stop-missing", "container": "web", "text": "t", "remedy": "r",
         "evidence": []}]);
-    test.line(9, slow);
+    test.line(9, &slow);
     let (_, total) = test.join.finish(&End::Complete);
     let lag = total.propagation_lag.unwrap();
     assert_eq!((lag.peers, lag.p50, lag.p99, lag.max), (2, 1.0, 3.5, 3.5));
