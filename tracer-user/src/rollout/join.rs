@@ -192,7 +192,7 @@ impl Join {
         match self.pods.get_mut(&pod.uid) {
             Some(known) => known.pod = pod,
             None => {
-                drop(self.pods.insert(pod.uid.clone(), Known { pod, gone: None, told: false, held: None }))
+                drop(self.pods.insert(pod.uid.clone(), Known { pod, gone: None, told: false, held: None }));
             }
         }
         if let Some((node, line)) = early {
