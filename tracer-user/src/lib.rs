@@ -10,6 +10,7 @@ pub mod kube;
 pub mod log;
 pub mod pipeline;
 pub mod rehearse;
+pub mod report;
 pub mod rollout;
 pub mod serve;
 pub mod sink;
