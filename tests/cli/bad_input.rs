@@ -39,7 +39,7 @@ fn refused(arguments: &[&str], wanted: &[&str]) -> Result<()> {
 }
 
 fn unreadable_arguments() -> Result<()> {
-    let lines: [(&[&str], &str); 12] = [
+    let lines: [(&[&str], &str); 15] = [
         (&[], "Usage"),
         (&["no-such-command"], "no-such-command"),
         (&["trace"], "--pid"),
@@ -47,6 +47,9 @@ fn unreadable_arguments() -> Result<()> {
         (&["trace", "--pid", "1", "--quiet", "5"], "5 is no duration"),
         (&["trace", "--pid", "1", "--ring-buffer", "3"], "power of two"),
         (&["trace", "--pid", "1", "--probe-peer", "10.0.0.0/33"], "10.0.0.0/33"),
+        (&["wait-idle"], "--port"),
+        (&["wait-idle", "--port", "0"], "0"),
+        (&["wait-idle", "--port", "80", "--ignore-peer", "here"], "here is no address range"),
         (&["rehearse"], "--demo"),
         (&["rehearse", "--demo", "abrupt", "--", "true"], "cannot be used with"),
         (&["rehearse", "--demo", "abrupt", "--stop-signal", "SIGNONE"], "SIGNONE"),
@@ -110,15 +113,8 @@ fn same_target_twice() -> Result<()> {
 /// As nobody, with a copy of the program that nobody may run.
 fn no_root() -> Result<()> {
     let copy = Copy::new()?;
-    let program = copy.path();
     for arguments in [&["trace", "--pid", "1"][..], &["rehearse", "--demo", "abrupt"]] {
-        let mut command = lastpacket(["--version"])?;
-        let mut as_nobody = Command::new("setpriv");
-        as_nobody.args(["--reuid", "65534", "--regid", "65534", "--clear-groups", program]).args(arguments);
-        as_nobody.stdin(std::process::Stdio::null()).stdout(std::process::Stdio::piped());
-        as_nobody.stderr(std::process::Stdio::piped());
-        std::mem::swap(&mut command, &mut as_nobody);
-        ensure_one_sentence(&run(command)?, &["needs root", "sudo"])
+        ensure_one_sentence(&run(copy.as_nobody(arguments))?, &["needs root", "sudo"])
             .with_context(|| format!("{arguments:?}"))?;
     }
     Ok(())

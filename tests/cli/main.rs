@@ -6,6 +6,8 @@ mod demo;
 mod interrupted;
 mod program;
 mod rehearse;
+mod trace_pods;
+mod wait_idle;
 
 use std::process::ExitCode;
 
@@ -22,6 +24,8 @@ fn main() -> ExitCode {
         demo::trials(),
         interrupted::trials(),
         rehearse::trials(),
+        trace_pods::trials(),
+        wait_idle::trials(),
     ]
     .into_iter()
     .flatten()

@@ -73,7 +73,7 @@ pub fn ensure_failed(ended: &Ended, wanted: &[&str]) -> Result<()> {
 }
 
 /// A copy of the program where everybody can reach it.
-pub struct Copy(PathBuf);
+pub struct Copy(pub PathBuf);
 
 impl Copy {
     pub fn new() -> Result<Self> {
@@ -85,6 +85,15 @@ impl Copy {
 
     pub fn path(&self) -> &str {
         self.0.to_str().unwrap_or_default()
+    }
+
+    /// Runs it as nobody, without any capability.
+    pub fn as_nobody(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid", "65534", "--regid", "65534", "--clear-groups", "--bounding-set=-all"]);
+        command.arg("--no-new-privs").arg(&self.0).args(arguments);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
     }
 }
 

@@ -3,6 +3,7 @@
 
 pub mod api_server;
 pub mod binary;
+pub mod cluster;
 pub mod counters;
 pub mod events;
 pub mod leftovers;

@@ -11,5 +11,7 @@ pub mod log;
 pub mod pipeline;
 pub mod rehearse;
 pub mod report;
+pub mod rollout;
 pub mod serve;
 pub mod sink;
+pub mod wait_idle;

@@ -2,12 +2,11 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
 use tracer_user::cli::{self, Outcome};
 
 fn main() -> ExitCode {
     tracer_user::log::start();
-    match cli::run(cli::Arguments::parse()) {
+    match cli::run(cli::parse()) {
         Ok(outcome) => outcome.into(),
         Err(error) => {
             eprintln!("lastpacket: {error:#}");

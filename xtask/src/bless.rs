@@ -12,5 +12,8 @@ pub(crate) fn run() -> Result<()> {
     shell::run(&mut cargo)?;
     let mut cargo = shell::cargo()?;
     cargo.args(["test", "--package", "lastpacket-tests", "--test", "report", "golden"]).env("UPDATE", "1");
+    shell::run(&mut cargo)?;
+    let mut cargo = shell::cargo()?;
+    cargo.args(["test", "--package", "lastpacket-tests", "--test", "rollout", "golden"]).env("UPDATE", "1");
     shell::run(&mut cargo)
 }

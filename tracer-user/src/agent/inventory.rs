@@ -236,24 +236,8 @@ impl Inventory {
         self.tracked.is_empty()
     }
 
-    /// How the pod is named in events: by the API, or by its uid until the API answers.
     fn subject(&self, uid: &str, netns: u64) -> Arc<Subject> {
-        let meta = self.meta.get(uid);
-        let named = |name: &str| Some(Named { name: name.to_owned() });
-        let owner = |kind: &str| {
-            let (owner, name) = meta?.workload.as_ref()?;
-            if owner == kind { named(name) } else { None }
-        };
-        let k8s = K8s {
-            namespace: meta.and_then(|meta| named(&meta.namespace)),
-            pod: PodName { name: meta.map(|meta| meta.name.clone()), uid: uid.to_owned() },
-            deployment: owner("Deployment"),
-            statefulset: owner("StatefulSet"),
-            daemonset: owner("DaemonSet"),
-            job: owner("Job"),
-        };
-        let name = meta.map_or_else(|| uid.to_owned(), |meta| format!("{}/{}", meta.namespace, meta.name));
-        Arc::new(Subject { target: Target { name, netns }, k8s: Some(k8s) })
+        subject(self.meta.get(uid), uid, netns)
     }
 
     /// Name of a container: by the API, or the beginning of its id.
@@ -310,7 +294,29 @@ impl Tracked {
     }
 }
 
-fn container_name(meta: Option<&Meta>, container: &Container) -> Arc<str> {
+/// How a pod is named in events: by the API, or by its uid until the API answers.
+#[must_use]
+pub fn subject(meta: Option<&Meta>, uid: &str, netns: u64) -> Arc<Subject> {
+    let named = |name: &str| Some(Named { name: name.to_owned() });
+    let owner = |kind: &str| {
+        let (owner, name) = meta?.workload.as_ref()?;
+        if owner == kind { named(name) } else { None }
+    };
+    let k8s = K8s {
+        namespace: meta.and_then(|meta| named(&meta.namespace)),
+        pod: PodName { name: meta.map(|meta| meta.name.clone()), uid: uid.to_owned() },
+        deployment: owner("Deployment"),
+        statefulset: owner("StatefulSet"),
+        daemonset: owner("DaemonSet"),
+        job: owner("Job"),
+    };
+    let name = meta.map_or_else(|| uid.to_owned(), |meta| format!("{}/{}", meta.namespace, meta.name));
+    Arc::new(Subject { target: Target { name, netns }, k8s: Some(k8s) })
+}
+
+/// Name of a container: by the API, or the beginning of its id.
+#[must_use]
+pub fn container_name(meta: Option<&Meta>, container: &Container) -> Arc<str> {
     let named = meta.and_then(|meta| meta.containers.get(&container.id).cloned());
     named.unwrap_or_else(|| container.id.chars().take(12).collect::<String>().into())
 }

@@ -3,4 +3,4 @@
 pub mod inventory;
 mod run;
 
-pub use run::{Settings, run};
+pub use run::{Settings, meta, run};

@@ -303,7 +303,9 @@ fn new_container(
     })
 }
 
-fn meta(pod: &PodFacts, received: u64) -> Meta {
+/// What the inventory keeps of a pod that the API described at this time.
+#[must_use]
+pub fn meta(pod: &PodFacts, received: u64) -> Meta {
     let ids = pod
         .containers
         .iter()

@@ -6,7 +6,9 @@ mod options;
 mod progress;
 mod rehearse;
 mod report;
+mod rollout;
 mod trace;
+mod wait_idle;
 
 use std::{
     path::{Path, PathBuf},
@@ -14,7 +16,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use tracer_core::{output::Line, words};
 
 use crate::rehearse::demo;
@@ -41,6 +43,10 @@ enum Command {
     Agent(Box<agent::Arguments>),
     /// Make a report of recorded events: a timeline, Markdown, JUnit XML, a page for a browser
     Report(report::Arguments),
+    /// Watch a rollout of a cluster, or start one: the verdicts of all pods that it ends
+    Rollout(Box<rollout::Arguments>),
+    /// Wait until a port of this pod has no connections: for preStop hooks, without any privilege
+    WaitIdle(wait_idle::Arguments),
     /// Check whether this machine can be traced, and what is missing
     Check(check::Arguments),
     /// Print the JSON Schema of the events
@@ -70,12 +76,26 @@ enum Command {
     },
 }
 
+/// The name by which kubectl calls its plugin `lastpacket`.
+const PLUGIN: &str = "kubectl-lastpacket";
+
+/// Reads the arguments; called as kubectl's plugin, it says `kubectl lastpacket` of itself.
+#[must_use]
+pub fn parse() -> Arguments {
+    let called = std::env::args_os().next().map(PathBuf::from);
+    let mut command = Arguments::command();
+    if called.as_deref().and_then(Path::file_name).is_some_and(|name| name == PLUGIN) {
+        command = command.bin_name("kubectl lastpacket");
+    }
+    Arguments::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit())
+}
+
 /// What a command's end means to the caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// All went well.
     Fine,
-    /// At least one verdict is `cut`; or, with --strict, late or doubtful.
+    /// At least one verdict is `cut`; or, with --strict, late or doubtful. Of wait-idle: not idle in time.
     Cut,
     /// Usage or environment error.
     Failed,
@@ -104,6 +124,8 @@ pub fn run(arguments: Arguments) -> Result<Outcome> {
         Command::Trace(arguments) => trace::run(&arguments),
         Command::Agent(arguments) => agent::run(&arguments),
         Command::Report(arguments) => report::run(&arguments),
+        Command::Rollout(arguments) => rollout::run(&arguments),
+        Command::WaitIdle(arguments) => wait_idle::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
         Command::Schema => print_schema(),
         Command::Completions { shell } => print_completions(shell),

@@ -1,18 +1,16 @@
-//! `lastpacket trace`: processes, network namespaces, cgroups, until they end.
+//! `lastpacket trace`: processes, network namespaces, cgroups, pods, until they end.
 
-use std::{
-    collections::BTreeMap,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+mod find;
+mod pods;
 
-use anyhow::{Context, Result, bail};
+use std::{collections::BTreeSet, path::PathBuf, sync::Arc, time::Duration};
+
+use anyhow::Result;
 use tokio::sync::mpsc;
 use tracer_core::{
     event::TargetId,
     input::{End, InventoryUpdate, NewContainer, NewTarget},
-    output::{Subject, Target},
+    output::Subject,
 };
 
 use super::{
@@ -33,7 +31,7 @@ use crate::{
 #[derive(clap::Args)]
 pub(super) struct Arguments {
     /// A process, by its id: it and all that share its network namespace
-    #[arg(long, value_name = "PID", required_unless_present_any = ["netns", "cgroup"])]
+    #[arg(long, value_name = "PID", required_unless_present_any = ["netns", "cgroup", "pod", "selector", "container"])]
     pid: Vec<u32>,
     /// A network namespace, by its name (`ip netns`) or path
     #[arg(long, value_name = "NAME|PATH")]
@@ -41,6 +39,18 @@ pub(super) struct Arguments {
     /// A cgroup (version 2), by its folder or its path from the hierarchy's root
     #[arg(long, value_name = "PATH")]
     cgroup: Vec<PathBuf>,
+    /// A pod of this node, by its name (which the Kubernetes API knows) or its uid
+    #[arg(long, value_name = "NAMESPACE/NAME|UID")]
+    pod: Vec<String>,
+    /// The pods of this node that have these labels, as in `kubectl get --selector`
+    #[arg(long, value_name = "LABELS")]
+    selector: Option<String>,
+    /// The pod of this node that a container is in, by the container's id or the beginning of it
+    #[arg(long, value_name = "ID")]
+    container: Vec<String>,
+    /// How to reach the Kubernetes API [default: KUBECONFIG, ~/.kube/config, the service account]
+    #[arg(long, value_name = "FILE")]
+    kubeconfig: Option<PathBuf>,
     /// How long to go on after the last process has exited
     #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = duration)]
     linger: Duration,
@@ -53,17 +63,26 @@ const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// A target as the user named it.
 struct Found {
-    name: String,
+    subject: Arc<Subject>,
     netns: PathBuf,
-    /// Process ids of the inits, with the names of their containers.
-    inits: Vec<Process>,
+    containers: Vec<Member>,
+    /// Its termination had begun before.
+    late: bool,
+}
+
+/// A container of a target: its first process, and its cgroup if that is known.
+struct Member {
+    name: Arc<str>,
+    init: Process,
     cgroup: Option<Cgroup>,
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<Outcome> {
     super::options::require_root()?;
-    let found = find(arguments)?;
-    runtime()?.block_on(trace(arguments, found))
+    runtime()?.block_on(async {
+        let found = find::find(arguments).await?;
+        trace(arguments, found).await
+    })
 }
 
 async fn trace(arguments: &Arguments, found: Vec<Found>) -> Result<Outcome> {
@@ -73,11 +92,12 @@ async fn trace(arguments: &Arguments, found: Vec<Found>) -> Result<Outcome> {
     let mut targets = Vec::new();
     let (tell, mut updates) = mpsc::channel(16);
     for target in found {
-        let (cgroup, containers) = (target.cgroup.clone(), target.inits.len());
-        let id = add(&mut pipeline, target, &arguments.options)?;
+        let id = add(&mut pipeline, &target, &arguments.options)?;
         targets.push(id);
-        if let Some(cgroup) = cgroup {
-            tokio::spawn(tell_when_empty(id, containers, cgroup, tell.clone()));
+        for (member, container) in target.containers.into_iter().zip(0..) {
+            if let Some(cgroup) = member.cgroup {
+                tokio::spawn(tell_when_empty(id, container, cgroup, tell.clone()));
+            }
         }
     }
     let ended = pipeline.run_until_gone(&targets, &mut updates, interrupt).await?;
@@ -86,7 +106,8 @@ async fn trace(arguments: &Arguments, found: Vec<Found>) -> Result<Outcome> {
     }
     for target in targets {
         let end = if pipeline.is_gone(target) { End::Terminated } else { End::NotTerminated };
-        pipeline.finish(target, false, end)?;
+        let interface_gone = !pipeline.has_interface(target);
+        pipeline.finish(target, interface_gone, end)?;
     }
     pipeline.close()?;
     Ok(verdicts.borrow().outcome(arguments.options.strict))
@@ -95,37 +116,41 @@ async fn trace(arguments: &Arguments, found: Vec<Found>) -> Result<Outcome> {
 /// The kernel tells of the ends of inits; that others of a cgroup have ended too, its files tell.
 async fn tell_when_empty(
     target: TargetId,
-    containers: usize,
+    container: u32,
     cgroup: Cgroup,
     tell: mpsc::Sender<InventoryUpdate>,
 ) {
     while cgroup.processes().is_ok_and(|pids| !pids.is_empty()) {
         tokio::time::sleep(LOOK_AGAIN).await;
     }
-    for container in 0..containers as u32 {
-        let gone = InventoryUpdate::ContainerGone { target, container, time: clock::mono_ns() };
-        // Nobody listens any more when tracing has ended.
-        let _ = tell.send(gone).await;
-    }
+    let gone = InventoryUpdate::ContainerGone { target, container, time: clock::mono_ns() };
+    // Nobody listens any more when tracing has ended.
+    let _ = tell.send(gone).await;
 }
 
 /// Puts a target in scope with its containers.
-fn add(pipeline: &mut Pipeline, found: Found, options: &TraceOptions) -> Result<TargetId> {
+fn add(pipeline: &mut Pipeline, found: &Found, options: &TraceOptions) -> Result<TargetId> {
     let inside = Netns::open(&found.netns)?.look()?;
     let shared_network = inside.identity.inode == netns::machine_inode()?;
-    let keys = pipeline.scope_keys(inside.identity, found.cgroup.as_ref().filter(|_| shared_network))?;
+    let cgroups = found.containers.iter().filter_map(|member| Some(member.cgroup.as_ref()?.id));
+    let keys = if shared_network {
+        pipeline.shared_keys(inside.identity, cgroups.collect::<BTreeSet<_>>().into_iter())?
+    } else {
+        pipeline.scope_keys(inside.identity, None)?
+    };
     let time = clock::mono_ns();
-    let subject = Subject { target: Target { name: found.name, netns: inside.identity.inode }, k8s: None };
+    let mut subject = Subject::clone(&found.subject);
+    subject.target.netns = inside.identity.inode;
     let machine = process::machine_pidns()?;
     let mut containers = Vec::new();
-    for (container, init) in found.inits.iter().enumerate() {
+    for (Member { name, init, cgroup }, container) in found.containers.iter().zip(0..) {
         containers.push(NewContainer {
             target: 0,
-            container: u32::try_from(container)?,
-            name: init.comm.as_str().into(),
+            container,
+            name: name.clone(),
             pid: init.pid,
             pidns: (init.pidns != machine).then_some(u32::try_from(init.pidns)?),
-            cgroup: found.cgroup.as_ref().map(|cgroup| cgroup.id),
+            cgroup: cgroup.as_ref().map(|cgroup| cgroup.id),
             stop_signal: None,
             time,
         });
@@ -139,7 +164,7 @@ fn add(pipeline: &mut Pipeline, found: Found, options: &TraceOptions) -> Result<
             checkers: options.probe_peer.clone(),
             one_way: options.one_way.clone(),
             shared_network,
-            late: false,
+            late: found.late,
         },
         armed: true,
         containers,
@@ -147,85 +172,4 @@ fn add(pipeline: &mut Pipeline, found: Found, options: &TraceOptions) -> Result<
         totals: (!shared_network).then_some(inside.totals),
         sockets: (!shared_network).then_some(inside.sockets),
     })
-}
-
-fn find(arguments: &Arguments) -> Result<Vec<Found>> {
-    let mut found = Vec::new();
-    for pid in &arguments.pid {
-        found.push(by_pid(*pid)?);
-    }
-    for path in &arguments.netns {
-        found.push(by_netns(path)?);
-    }
-    for path in &arguments.cgroup {
-        found.push(by_cgroup(path)?);
-    }
-    let mut seen = BTreeMap::new();
-    for target in &found {
-        let inode = netns::inode(&target.netns)?;
-        if let Some(other) =
-            seen.insert((inode, target.cgroup.as_ref().map(|cgroup| cgroup.id)), &target.name)
-        {
-            bail!("{} and {other} share a network namespace; name one of them", target.name);
-        }
-    }
-    Ok(found)
-}
-
-fn by_pid(pid: u32) -> Result<Found> {
-    let process = Process::read(pid)?;
-    let own = process.netns == netns::machine_inode()?;
-    let cgroup = match (&process.cgroup, own) {
-        (Some(path), true) if path != "/" => Some(Cgroup::open(Path::new(path))?),
-        (_, true) => bail!(
-            "process {pid} shares the machine's network namespace and has no cgroup of its own; trace a process with a namespace of its own, or put it into a cgroup"
-        ),
-        _ => None,
-    };
-    Ok(Found { name: format!("pid {pid}"), netns: process.netns_path(), inits: vec![process], cgroup })
-}
-
-fn by_netns(path: &Path) -> Result<Found> {
-    let file = if path.components().count() == 1 && !path.exists() {
-        Path::new("/run/netns").join(path)
-    } else {
-        path.to_owned()
-    };
-    let inode = netns::inode(&file)
-        .with_context(|| format!("no network namespace {}; look with `ip netns`", path.display()))?;
-    if inode == netns::machine_inode()? {
-        bail!("{} is the machine's own network namespace; trace by --pid or --cgroup", path.display());
-    }
-    Ok(Found {
-        name: path.display().to_string(),
-        netns: file,
-        inits: inits_of(|process| process.netns == inode),
-        cgroup: None,
-    })
-}
-
-fn by_cgroup(path: &Path) -> Result<Found> {
-    let cgroup = Cgroup::open(path)?;
-    let pids = cgroup.processes()?;
-    let inits = inits_of(|process| pids.contains(&process.pid));
-    let Some(first) = inits.first() else {
-        bail!("no process is in cgroup {}; start it first", path.display());
-    };
-    if let Some(other) = inits.iter().find(|process| process.netns != first.netns) {
-        bail!(
-            "cgroup {} has processes in several network namespaces ({} and {}); name a cgroup below it",
-            path.display(),
-            first.pid,
-            other.pid
-        );
-    }
-    Ok(Found { name: path.display().to_string(), netns: first.netns_path(), inits, cgroup: Some(cgroup) })
-}
-
-/// Of the processes that match, those whose parent does not: the first ones of their trees, and the
-/// first of every pid namespace.
-fn inits_of(matches: impl Fn(&Process) -> bool) -> Vec<Process> {
-    let all: Vec<Process> = process::all().into_iter().filter(matches).collect();
-    let pids: Vec<u32> = all.iter().map(|process| process.pid).collect();
-    all.into_iter().filter(|process| process.is_namespace_init || !pids.contains(&process.parent)).collect()
 }

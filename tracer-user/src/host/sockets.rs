@@ -1,6 +1,10 @@
-//! The sockets that exist in a network namespace, by sock_diag.
+//! The sockets that exist in a network namespace, and those that are destroyed in it, by sock_diag.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    net::{IpAddr, SocketAddr},
+    os::fd::AsFd,
+    time::Duration,
+};
 
 use anyhow::{Context, Result, bail};
 use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
@@ -10,6 +14,7 @@ use netlink_packet_sock_diag::{
     inet::{ExtensionFlags, InetRequest, InetResponseHeader, SocketId, StateFlags},
 };
 use netlink_sys::{Socket, SocketAddr as NetlinkAddr, protocols::NETLINK_SOCK_DIAG};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tracer_core::event::{TcpState, Tuple};
 
 /// More than the kernel puts into one message of a dump (`NLMSG_GOODSIZE`, 32 KiB).
@@ -55,6 +60,29 @@ impl SocketDiag {
             .collect())
     }
 
+    /// TCP connections of a local port on which something may still be under way: neither end has said
+    /// its last, or what the pod sent is not acknowledged.
+    ///
+    /// # Errors
+    /// If the kernel refuses the dump.
+    pub fn busy_connections(&self, port: u16) -> Result<Vec<Tuple>> {
+        let over = StateFlags::LISTEN | StateFlags::FIN_WAIT2 | StateFlags::TIME_WAIT | StateFlags::CLOSE;
+        let states = StateFlags::all() - over;
+        let mut tuples = Vec::new();
+        for family in [AF_INET, AF_INET6] {
+            let mut wanted = any_socket(family);
+            // The kernel compares it (`inet_diag_dump_icsk`), so that a dump is as short as it can be.
+            wanted.source_port = port;
+            match self.dump(family, IPPROTO_TCP, &states, wanted) {
+                Ok(sockets) => tuples.extend(sockets.iter().map(|socket| tuple(&socket.socket_id))),
+                // A kernel without IPv6 has no such sockets.
+                Err(_) if family == AF_INET6 => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(tuples)
+    }
+
     /// Number of UDP sockets: what they carry is not judged.
     ///
     /// # Errors
@@ -64,14 +92,20 @@ impl SocketDiag {
     }
 
     fn dump_both(&self, protocol: u8, states: &StateFlags) -> Result<Vec<InetResponseHeader>> {
-        let mut sockets = self.dump(AF_INET, protocol, states)?;
+        let mut sockets = self.dump(AF_INET, protocol, states, any_socket(AF_INET))?;
         // A kernel without IPv6 has no such sockets.
-        sockets.extend(self.dump(AF_INET6, protocol, states).unwrap_or_default());
+        let of_v6 = self.dump(AF_INET6, protocol, states, any_socket(AF_INET6));
+        sockets.extend(of_v6.unwrap_or_default());
         Ok(sockets)
     }
 
-    fn dump(&self, family: u8, protocol: u8, states: &StateFlags) -> Result<Vec<InetResponseHeader>> {
-        let socket_id = if family == AF_INET { SocketId::new_v4() } else { SocketId::new_v6() };
+    fn dump(
+        &self,
+        family: u8,
+        protocol: u8,
+        states: &StateFlags,
+        socket_id: SocketId,
+    ) -> Result<Vec<InetResponseHeader>> {
         let request = InetRequest {
             family,
             protocol,
@@ -95,23 +129,93 @@ impl SocketDiag {
         loop {
             let mut room = &mut buffer[..];
             let size = self.0.recv(&mut room, 0).context("cannot read a dump of sockets")?;
-            let mut rest = &buffer[..size];
-            while !rest.is_empty() {
-                let message = NetlinkMessage::<SockDiagMessage>::deserialize(rest)
-                    .context("cannot decode a dump of sockets")?;
-                let length = (message.header.length as usize).next_multiple_of(4);
-                match message.payload {
-                    NetlinkPayload::InnerMessage(SockDiagMessage::InetResponse(socket)) => {
-                        sockets.push(socket.header);
-                    }
-                    NetlinkPayload::Done(_) => return Ok(sockets),
-                    NetlinkPayload::Error(error) => bail!("the kernel refuses a dump of sockets: {error}"),
-                    _ => {}
-                }
-                rest = rest.get(length.max(4)..).unwrap_or_default();
+            if read_sockets(&buffer[..size], &mut sockets)? {
+                return Ok(sockets);
             }
         }
     }
+}
+
+/// TCP sockets of a network namespace as they are destroyed, whatever end they came to. The kernel tells
+/// everybody in the namespace, without any privilege (`NL_CFG_F_NONROOT_RECV` of `diag_net_init`).
+pub struct DestroyedSockets(Socket);
+
+/// What came of waiting for sockets to be destroyed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Destroyed {
+    /// Connections whose sockets were.
+    pub connections: Vec<Tuple>,
+    /// There were others, too many to be told of.
+    pub missed: bool,
+}
+
+impl DestroyedSockets {
+    /// `SKNLGRP_INET_TCP_DESTROY` (1) and `SKNLGRP_INET6_TCP_DESTROY` (3) of `linux/sock_diag.h`, as bits.
+    const GROUPS: u32 = 0b101;
+    /// Room for some thousands of them; the kernel gives less where `net.core.rmem_max` says so.
+    const ROOM: usize = 4 << 20;
+
+    /// Listens in the network namespace of the calling thread.
+    ///
+    /// # Errors
+    /// If the kernel has no sock_diag.
+    pub fn of_this_thread() -> Result<Self> {
+        let mut socket = Socket::new(NETLINK_SOCK_DIAG).context("cannot open a sock_diag socket")?;
+        socket.set_rx_buf_sz(Self::ROOM).context("cannot make room for what sock_diag tells")?;
+        socket
+            .bind(&NetlinkAddr::new(0, Self::GROUPS))
+            .context("this kernel does not tell of sockets that are destroyed (Linux 4.2 does)")?;
+        Ok(Self(socket))
+    }
+
+    /// Waits for some, for so long at most.
+    ///
+    /// # Errors
+    /// If the kernel tells what is not understood.
+    pub fn wait(&self, patience: Duration) -> Result<Destroyed> {
+        let mut destroyed = Destroyed::default();
+        // Rounded up, or the last fraction of a millisecond would be spent in a busy loop.
+        let patience = i32::try_from(patience.as_micros().div_ceil(1000)).unwrap_or(i32::MAX);
+        let timeout = PollTimeout::try_from(patience).context("no such time to wait")?;
+        poll(&mut [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)], timeout)
+            .context("cannot wait for sockets to be destroyed")?;
+        let (mut sockets, mut buffer) = (Vec::new(), vec![0; BUFFER]);
+        loop {
+            let mut room = &mut buffer[..];
+            match self.0.recv(&mut room, libc::MSG_DONTWAIT) {
+                Ok(size) => drop(read_sockets(&buffer[..size], &mut sockets)?),
+                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => destroyed.missed = true,
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => break,
+                Err(error) => return Err(error).context("cannot read which sockets were destroyed"),
+            }
+        }
+        let connected = sockets.iter().filter(|socket| socket.socket_id.destination_port != 0);
+        destroyed.connections = connected.map(|socket| tuple(&socket.socket_id)).collect();
+        Ok(destroyed)
+    }
+}
+
+/// Takes the sockets out of a buffer of messages, and says whether a dump ends with it.
+fn read_sockets(mut rest: &[u8], sockets: &mut Vec<InetResponseHeader>) -> Result<bool> {
+    while !rest.is_empty() {
+        let message = NetlinkMessage::<SockDiagMessage>::deserialize(rest)
+            .context("cannot decode what sock_diag tells")?;
+        let length = (message.header.length as usize).next_multiple_of(4);
+        match message.payload {
+            NetlinkPayload::InnerMessage(SockDiagMessage::InetResponse(socket)) => {
+                sockets.push(socket.header);
+            }
+            NetlinkPayload::Done(_) => return Ok(true),
+            NetlinkPayload::Error(error) => bail!("the kernel refuses a dump of sockets: {error}"),
+            _ => {}
+        }
+        rest = rest.get(length.max(4)..).unwrap_or_default();
+    }
+    Ok(false)
+}
+
+fn any_socket(family: u8) -> SocketId {
+    if family == AF_INET { SocketId::new_v4() } else { SocketId::new_v6() }
 }
 
 fn tuple(id: &SocketId) -> Tuple {
@@ -142,5 +246,24 @@ mod tests {
             assert!(connections.contains(&(end, TcpState::Established)), "{connections:?}");
         }
         assert!(diag.udp_sockets().unwrap() >= 1);
+        assert_eq!(diag.busy_connections(address.port()).unwrap(), [tuple.mirrored()]);
+    }
+
+    #[test]
+    fn connections_are_told_when_they_are_over() {
+        let destroyed = DestroyedSockets::of_this_thread().unwrap();
+        let listener = TcpListener::bind("[::]:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let client = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        let tuple = Tuple::new(client.local_addr().unwrap(), client.peer_addr().unwrap());
+        let (accepted, _) = listener.accept().unwrap();
+        drop((client, accepted));
+        let mut told = Vec::new();
+        while told.len() < 2 {
+            let now = destroyed.wait(Duration::from_secs(5)).unwrap();
+            assert!(!now.connections.is_empty(), "only {told:?}");
+            // Other tests have sockets too.
+            told.extend(now.connections.into_iter().filter(|it| [tuple, tuple.mirrored()].contains(it)));
+        }
     }
 }

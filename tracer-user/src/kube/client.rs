@@ -35,6 +35,34 @@ pub async fn client(kubeconfig: Option<&Path>) -> Result<Client> {
     with(config)
 }
 
+/// A client and the namespace that it works in, by the conventions of kubectl: a kubeconfig given by name,
+/// or those of `KUBECONFIG`, or `~/.kube/config`, and a context in it; else, inside a pod, its service
+/// account.
+///
+/// # Errors
+/// If there is none of them, or it cannot be used.
+pub async fn for_user(kubeconfig: Option<&Path>, context: Option<String>) -> Result<(Client, String)> {
+    let options = KubeConfigOptions { context, ..KubeConfigOptions::default() };
+    let config = match kubeconfig {
+        Some(path) => {
+            let kubeconfig = Kubeconfig::read_from(path)
+                .with_context(|| format!("cannot read the kubeconfig {}", path.display()))?;
+            Config::from_custom_kubeconfig(kubeconfig, &options).await
+        }
+        None if options.context.is_some() => Config::from_kubeconfig(&options).await,
+        None => {
+            let config = Config::infer().await.context(
+                "neither a kubeconfig nor a service account tells how to reach the Kubernetes API; give --kubeconfig",
+            )?;
+            return Ok((with(config.clone())?, config.default_namespace));
+        }
+    };
+    let config = config.context(
+        "the kubeconfig does not tell how to reach the Kubernetes API; look with `kubectl config get-contexts`",
+    )?;
+    Ok((with(config.clone())?, config.default_namespace))
+}
+
 /// A client by a configuration. It repeats what the server refuses for being too busy (429, 503, 504)
 /// when `Retry-After` says.
 ///

@@ -68,6 +68,7 @@ pub enum Change<K> {
 pub struct ListWatch<K> {
     api: Api<K>,
     fields: Option<String>,
+    labels: Option<String>,
     timing: Timing,
     state: State<K>,
     told: VecDeque<(Clock, Change<K>)>,
@@ -99,6 +100,7 @@ where
         Self {
             api,
             fields,
+            labels: None,
             timing,
             state: State::Stale,
             told: VecDeque::new(),
@@ -106,6 +108,13 @@ where
             backoff: Backoff::new(timing.first_wait, timing.longest_wait),
             wait: None,
         }
+    }
+
+    /// Only objects with these labels.
+    #[must_use]
+    pub fn labelled(mut self, labels: String) -> Self {
+        self.labels = Some(labels);
+        self
     }
 
     /// The next change, and when it was received. Never ends.
@@ -129,6 +138,7 @@ where
     async fn list(&mut self, rest: Option<String>) -> State<K> {
         let params = ListParams {
             field_selector: self.fields.clone(),
+            label_selector: self.labels.clone(),
             limit: Some(self.timing.page),
             continue_token: rest.clone(),
             ..ListParams::default()
@@ -156,7 +166,11 @@ where
     }
 
     async fn open(&mut self, version: String) -> State<K> {
-        let params = WatchParams { field_selector: self.fields.clone(), ..WatchParams::default() };
+        let params = WatchParams {
+            field_selector: self.fields.clone(),
+            label_selector: self.labels.clone(),
+            ..WatchParams::default()
+        };
         let answer = answer(self.timing.answer, self.api.watch(&params, &version)).await;
         match answer.map(StreamExt::boxed) {
             Ok(stream) => {

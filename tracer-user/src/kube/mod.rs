@@ -4,6 +4,7 @@ pub mod client;
 pub mod facts;
 mod known;
 pub mod list_watch;
+pub mod lookup;
 pub mod permissions;
 mod trouble;
 pub mod warning;
