@@ -8,6 +8,7 @@ pub mod events;
 pub mod leftovers;
 pub mod needs;
 pub mod netns;
+pub mod oci_image;
 pub mod process;
 pub mod programs;
 pub mod recording;
