@@ -10,6 +10,7 @@ pub mod leftovers;
 pub mod machine;
 pub mod needs;
 pub mod netns;
+pub mod oci_image;
 pub mod process;
 pub mod programs;
 pub mod recording;

@@ -94,8 +94,16 @@ impl Running {
     /// # Errors
     /// If the run ends before, or takes too long.
     pub fn wait_for(&mut self, count: usize, wanted: impl Fn(&Body) -> bool) -> Result<()> {
+        self.wait_for_lines(count, |line| wanted(&line.body))
+    }
+
+    /// The same, where it matters whose lines they are.
+    ///
+    /// # Errors
+    /// If the run ends before, or takes too long.
+    pub fn wait_for_lines(&mut self, count: usize, wanted: impl Fn(&Line) -> bool) -> Result<()> {
         let deadline = Instant::now() + PATIENCE;
-        while self.seen.iter().filter(|line| wanted(&line.body)).count() < count {
+        while self.seen.iter().filter(|line| wanted(line)).count() < count {
             match self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
                 Ok(line) => self.seen.push(line?),
                 Err(RecvTimeoutError::Timeout) => bail!("waited too long; seen: {:#?}", self.seen),

@@ -17,7 +17,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, combinators::BoxBody};
 use hyper::{Response, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
-use playlist::Playlist;
+pub use playlist::Playlist;
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 
 /// A collection that the server has.
@@ -107,19 +107,24 @@ impl ApiServer {
         let folder = folder(recording);
         let pods = Playlist::read(&folder.join("pods.jsonl.gz"));
         let slices = Playlist::read(&folder.join("endpointslices.jsonl.gz"));
-        Self::start(pods, slices, speed).await
+        let first = [pods.events.first(), slices.events.first()].into_iter().flatten().map(|event| event.at);
+        // A little time before the first event, so that both lists are told by then.
+        let epoch = first.min().unwrap_or_default().saturating_sub(Duration::from_millis(300).mul_f64(speed));
+        Self::start(pods, slices, speed, epoch).await
+    }
+
+    /// Plays what a test has written; times count from when it begins to play.
+    pub async fn written(pods: Playlist, slices: Playlist) -> Self {
+        Self::start(pods, slices, 1.0, Duration::ZERO).await
     }
 
     /// Has so many pods, and nothing happens to them.
     pub async fn with_pods(count: usize) -> Self {
         let pods = Playlist::read(&folder("idle-delete").join("pods.jsonl.gz"));
-        Self::start(pods.copies(count), Playlist::empty(), 1.0).await
+        Self::start(pods.copies(count), Playlist::empty(), 1.0, Duration::ZERO).await
     }
 
-    async fn start(pods: Playlist, slices: Playlist, speed: f64) -> Self {
-        let first = [pods.events.first(), slices.events.first()].into_iter().flatten().map(|event| event.at);
-        // A little time before the first event, so that both lists are told by then.
-        let epoch = first.min().unwrap_or_default().saturating_sub(Duration::from_millis(300).mul_f64(speed));
+    async fn start(pods: Playlist, slices: Playlist, speed: f64, epoch: Duration) -> Self {
         let shared = Arc::new(Shared {
             playlists: HashMap::from([(Collection::Pods, pods), (Collection::Slices, slices)]),
             speed,
@@ -131,6 +136,11 @@ impl ApiServer {
         let url = format!("http://{}", listener.local_addr().unwrap());
         let task = tokio::spawn(serve(listener, Arc::clone(&shared)));
         Self { shared, url, task }
+    }
+
+    /// Where it listens.
+    pub fn url(&self) -> &str {
+        &self.url
     }
 
     /// A configuration that leads here.

@@ -113,6 +113,21 @@ impl Playlist {
         playlist
     }
 
+    /// Objects, and what will happen to them when: the type of a WATCH event and the object then.
+    pub fn written(items: &[serde_json::Value], events: &[(Duration, &str, serde_json::Value)]) -> Self {
+        let raw = |value: &serde_json::Value| serde_json::value::to_raw_value(value).unwrap();
+        let items: Vec<Object> = items.iter().map(|item| Object::new(raw(item))).collect();
+        let version = items.iter().map(|item| metadata(&item.json).version()).max().unwrap_or(1);
+        let recorded = |(at, kind, object): &(Duration, &str, serde_json::Value)| Recorded {
+            at: *at,
+            version: metadata(&raw(object)).version(),
+            deleted: *kind == "DELETED",
+            object: Object::new(raw(object)),
+            line: raw(&serde_json::json!({"type": kind, "object": object})),
+        };
+        Self { items, version, events: events.iter().map(recorded).collect() }
+    }
+
     /// Nothing ever.
     pub fn empty() -> Self {
         Self { items: Vec::new(), version: 1, events: Vec::new() }
