@@ -61,7 +61,7 @@ fn answered(seen: &[Seen]) -> usize {
 }
 
 fn has_finding(verdict: &Verdict, id: &str) -> Result<()> {
-    let ids: Vec<String> = verdict.findings.iter().map(|finding| finding.id.to_string()).collect();
+    let ids: Vec<String> = verdict.findings.iter().map(|finding| finding.id.clone()).collect();
     ensure!(ids.iter().any(|known| known == id), "no finding {id} among {ids:?}");
     Ok(())
 }
@@ -286,7 +286,8 @@ fn removed_at_once() -> Result<()> {
 fn twenty() -> Result<()> {
     let node = cluster::node()?;
     let plan = |number: usize| {
-        let container = if number % 2 == 0 { ContainerPlan::nginx() } else { ContainerPlan::httpd() };
+        let container =
+            if number.is_multiple_of(2) { ContainerPlan::nginx() } else { ContainerPlan::httpd() };
         PodPlan::of(format!("web-5d9f-{number}"), vec![container])
     };
     let pods: Vec<Pod> = (0..20).map(|number| Pod::run(node, &plan(number))).collect::<Result<_>>()?;
