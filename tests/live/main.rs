@@ -4,6 +4,7 @@ mod cases;
 mod cgroups;
 mod children;
 mod endings;
+mod kernel;
 mod options;
 mod scene;
 mod signals;
@@ -28,6 +29,7 @@ fn main() -> Result<ExitCode> {
     trials.extend(targets::trials());
     trials.extend(cgroups::trials());
     trials.extend(endings::trials());
+    trials.extend(kernel::trials());
     needs::explain_skips();
     Ok(libtest_mimic::run(&arguments, trials).exit_code())
 }

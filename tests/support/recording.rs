@@ -267,7 +267,8 @@ fn record(
     let (kind, bytes) = match line["ev"].as_str()? {
         "state" if here => {
             let record = state_record(slot, line);
-            count_state(counted, &record, number(&line["segs_out"]));
+            let segs_out = number(&line["segs_out"]) as u32;
+            counted.count_state(record.old.into(), record.new.into(), || segs_out);
             (Kind::STATE, bytes(&record))
         }
         "reset_sent" if here => {
@@ -293,16 +294,6 @@ fn record(
     };
     counted.records[kind as usize] += 1;
     Some(bytes)
-}
-
-fn count_state(counters: &mut Counters, record: &StateRecord, segs_out: u64) {
-    match (record.old, record.new) {
-        (10, 3) => counters.passive_opens += 1,
-        (7, 2) => counters.active_opens += 1,
-        (1 | 8, 7) => counters.estab_resets += 1,
-        (2, 7) if segs_out == 0 => counters.active_unsent += 1,
-        _ => {}
-    }
 }
 
 fn state_record(target: u32, line: &Value) -> StateRecord {

@@ -49,6 +49,8 @@ pub struct Connection {
     pub reset_received: bool,
     /// A reset was sent, by our own act or drawn by a segment.
     pub reset_sent: Option<ResetSent>,
+    /// The kernel made a second socket of the same handshake, and took it back (`inet_ehash_nolisten`).
+    pub given_up_in_handshake: bool,
 }
 
 impl Connection {
@@ -58,6 +60,8 @@ impl Connection {
             let at_peer_fin = (self.state == TcpState::CloseWait).then_some(&self.socket);
             self.close = Close::of(time, change, moment, at_peer_fin);
         }
+        self.given_up_in_handshake = (change.old, change.new) == (TcpState::SynRecv, TcpState::Close)
+            && change.socket.bytes_received == 0;
         self.state = change.new;
         self.socket = change.socket;
         self.moment = moment;
@@ -119,15 +123,22 @@ impl Connection {
     }
 
     fn judge_closed(&self) -> Judgement {
-        let Some(close) = &self.close else {
-            let ending = if self.reset_received { Ending::PeerReset } else { Ending::TimedOut };
-            return Judgement::harmless(ending);
-        };
+        let Some(close) = &self.close else { return Judgement::harmless(self.ending_without_close()) };
         if close.abort {
             return self.judge_abort(close);
         }
         let closed = self.judge_fin(close);
         self.reset_sent.as_ref().map_or(closed, |reset| worse(closed, after_close(reset)))
+    }
+
+    fn ending_without_close(&self) -> Ending {
+        if self.reset_received {
+            Ending::PeerReset
+        } else if self.given_up_in_handshake {
+            Ending::NeverEstablished
+        } else {
+            Ending::TimedOut
+        }
     }
 
     fn judge_abort(&self, close: &Close) -> Judgement {
