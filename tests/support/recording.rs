@@ -267,8 +267,7 @@ fn record(
     let (kind, bytes) = match line["ev"].as_str()? {
         "state" if here => {
             let record = state_record(slot, line);
-            let segs_out = number(&line["segs_out"]) as u32;
-            counted.count_state(record.old.into(), record.new.into(), || segs_out);
+            counted.count_state(record.old.into(), record.new.into(), || number(&line["segs_out"]) as u32);
             (Kind::STATE, bytes(&record))
         }
         "reset_sent" if here => {

@@ -2,7 +2,6 @@
 
 mod arguments;
 mod driver;
-mod progress;
 mod repeated;
 
 use std::{cell::RefCell, fs::File, rc::Rc, sync::Arc};
@@ -16,10 +15,11 @@ use tracer_core::{
 };
 
 pub(super) use self::arguments::Arguments;
-use self::{progress::Progress, repeated::Repeated};
+use self::repeated::Repeated;
 use super::{
     Outcome,
     options::{Format, TraceOptions, interrupted, runtime, tally},
+    progress::Progress,
 };
 use crate::{
     clock,
