@@ -15,7 +15,7 @@ use tracer_core::{
     input::{Clock, Input},
     output::Line,
 };
-use tracer_user::sink::{JsonLines, Render};
+use tracer_user::sink::{Render, jsonl::JsonLines};
 
 /// Connections whose records are made at a time, so that they stay in the cache as the ring buffer's do.
 const BATCH: u64 = 200;
@@ -112,7 +112,7 @@ fn live(count: u64) -> serde_json::Value {
     let bytes = counting::bytes() - before;
     serde_json::json!({
         "connections": count,
-        "mebibytes": bytes as f64 / (1 << 20) as f64,
-        "peak_mebibytes": counting::peak() as f64 / (1 << 20) as f64,
+        "mebibytes": bytes as f64 / f64::from(1 << 20),
+        "peak_mebibytes": counting::peak() as f64 / f64::from(1 << 20),
     })
 }

@@ -25,7 +25,7 @@ const OPENING: usize = 2;
 /// A tracer that knows one target with one container.
 pub(crate) fn tracer() -> Tracer {
     let identity = Identity { node: "node".into(), run_id: "run".into() };
-    let rules = Rules { quiet: 1_000_000_000, reset_reasons: [].into() };
+    let rules = Rules { quiet: 1_000_000_000, reset_reasons: [].into(), curr_estab: None };
     let mut tracer = Tracer::new(identity, rules, Clock::default());
     let target = NewTarget {
         id: TARGET,
@@ -44,6 +44,7 @@ pub(crate) fn tracer() -> Tracer {
         pid: 1,
         pidns: None,
         cgroup: None,
+        stop_signal: None,
         time: 0,
     };
     for update in [InventoryUpdate::Target(Box::new(target)), InventoryUpdate::Container(container)] {
