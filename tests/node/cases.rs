@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use anyhow::{Context, Result, ensure};
-use lastpacket_tests::needs;
+use lastpacket_tests::{events::Events, needs};
 use libtest_mimic::Trial;
 use tracer_core::{
     output::{Body, Line},
@@ -28,6 +28,7 @@ pub fn trials() -> Vec<Trial> {
         needs::live("an_init_that_takes_no_sigterm_is_killed_at_the_end_of_its_grace", ignored),
         needs::live("two_containers_end_each_in_its_own_way", two_containers),
         needs::live("a_container_that_is_restarted_is_judged_twice", restarted),
+        needs::live("a_pod_that_is_removed_at_once_has_a_verdict", removed_at_once),
         needs::live("twenty_pods_stopped_at_once_are_told_apart", twenty),
     ]
 }
@@ -258,6 +259,26 @@ fn restarted() -> Result<()> {
     has_finding(verdict, "restart-not-deletion")?;
     let verdict = ensure_agreement(after, &second).context("after the restart")?;
     ensure!(verdict.result == Answer::Cut, "{:?}: {:?}", verdict.result, verdict.reasons);
+    Ok(())
+}
+
+/// What a forced deletion comes to: no signal but SIGKILL, and the network goes right after.
+fn removed_at_once() -> Result<()> {
+    let node = cluster::node()?;
+    let pod = Pod::run(node, &PodPlan::of("web-forced", vec![ContainerPlan::nginx()]))?;
+    let uid = pod.uid().to_owned();
+    let mut agent = Agent::without_api([&pod])?;
+    let load = clients(node, &pod, NGINX_PORT, &WEB)?;
+    std::thread::sleep(BEFORE);
+    pod.stop_sandbox()?;
+    pod.remove()?;
+    let seen = load.finish()?;
+    agent.wait_for_verdicts(&uid, 1)?;
+    let lines = lines_of(&agent.finish()?, &uid);
+    let verdict = ensure_agreement(&lines, &seen)?;
+    ensure!(verdict.result == Answer::Cut, "{:?}: {:?}", verdict.result, verdict.reasons);
+    let signal = lines.phases().iter().any(|event| event.phase == Phase::KillSignal);
+    ensure!(signal, "{:?}", verdict.containers);
     Ok(())
 }
 
