@@ -10,7 +10,7 @@ use lastpacket_tests::{
 };
 use libtest_mimic::Trial;
 use tracer_core::{
-    output::{Body, PhaseEvent, SignalEvent},
+    output::{Body, Endpoint, PhaseEvent, SignalEvent},
     words::{Cause, Ending, Phase},
 };
 
@@ -21,6 +21,7 @@ pub fn trials() -> Vec<Trial> {
             without_handler,
         ),
         needs::live("signals::connections_of_killed_workers_end_in_the_phase_exiting", killed_workers),
+        needs::live("signals::a_declared_sigwinch_is_the_stop_signal", declared_signal),
         needs::live("signals::nginx_takes_sigterm", || nginx("SIGTERM")),
         needs::live("signals::nginx_takes_sigquit", || nginx("SIGQUIT")),
     ]
@@ -62,6 +63,16 @@ fn without_handler() -> Result<()> {
     ensure_killed(&run)
 }
 
+/// Else a SIGWINCH tells only of a terminal.
+fn declared_signal() -> Result<()> {
+    let this = std::env::current_exe()?.to_string_lossy().into_owned();
+    let options = ["--grace", "2s", "--stop-signal", "SIGWINCH", "--load", "keep-alive:2"];
+    let run = rehearse(&options, &[&this, "child", "http:8080"])?;
+    let phases = run.lines.phases();
+    ensure!(phase_names(&phases) == KILLED && began_by(phases[1], "SIGWINCH"), "{phases:#?}");
+    Ok(())
+}
+
 fn killed_workers() -> Result<()> {
     let run = rehearse_role("http-forking:8080", "keep-alive:4,long:4:6s,idle:4")?;
     ensure!(phase_names(&run.lines.phases()) == KILLED, "{:#?}", run.lines.phases());
@@ -89,9 +100,16 @@ fn ensure_killed(run: &Run) -> Result<()> {
     }
     for reset in run.lines.resets() {
         let refused = reset.ending == Some(Ending::Refused);
-        ensure!(reset.phase != Phase::AfterExit || refused, "a reset after the exit: {reset:#?}");
+        // A request that met the FIN of the exit on its way.
+        let late = reset.ending == Some(Ending::LateData) && ended_with_the_server(run, &reset.network.peer);
+        ensure!(reset.phase != Phase::AfterExit || refused || late, "a reset after the exit: {reset:#?}");
     }
     ensure_clients_agree(run)
+}
+
+fn ended_with_the_server(run: &Run, peer: &Endpoint) -> bool {
+    let closed = run.lines.closed();
+    closed.iter().any(|event| event.network.peer == *peer && event.phase == Phase::Exiting)
 }
 
 /// Every failure of a client is explained, and no certain or likely loss was invented.

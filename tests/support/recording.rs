@@ -220,6 +220,7 @@ impl Container {
             pid: self.pid,
             pidns: Some(self.pidns),
             cgroup: Some(self.cgroup),
+            stop_signal: None,
             time,
         }
     }
@@ -266,7 +267,7 @@ fn record(
     let (kind, bytes) = match line["ev"].as_str()? {
         "state" if here => {
             let record = state_record(slot, line);
-            count_state(counted, &record);
+            counted.count_state(record.old.into(), record.new.into(), || number(&line["segs_out"]) as u32);
             (Kind::STATE, bytes(&record))
         }
         "reset_sent" if here => {
@@ -292,16 +293,6 @@ fn record(
     };
     counted.records[kind as usize] += 1;
     Some(bytes)
-}
-
-fn count_state(counters: &mut Counters, record: &StateRecord) {
-    match (record.old, record.new) {
-        (10, 3) => counters.passive_opens += 1,
-        (7, 2) => counters.active_opens += 1,
-        (1 | 8, 7) => counters.estab_resets += 1,
-        (2, 7) if record.socket.segs_out == 0 => counters.active_unsent += 1,
-        _ => {}
-    }
 }
 
 fn state_record(target: u32, line: &Value) -> StateRecord {
@@ -404,7 +395,8 @@ fn socket(line: &Value) -> Socket {
         last_send: number(&line["lsndtime"]) as u32,
         last_receive: number(&line["lrcvtime"]) as u32,
         jiffies: number(&line["jiffies"]) as u32,
-        segs_out: number(&line["segs_out"]) as u32,
+        // Not recorded: as if none of it was sent.
+        unsent: number(&line["unacked_raw"]) as u32,
         state: number(&line["sk_state"]) as u8,
         shutdown: number(&line["shutdown"]) as u8,
         orphan: number(&line["orphan"]) as u8,

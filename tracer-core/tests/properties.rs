@@ -170,7 +170,7 @@ fn record(act: &Act, time_ns: u64) -> Option<Bytes> {
 }
 
 fn tracer() -> (Tracer, Vec<Line>) {
-    let rules = Rules { quiet: 1_000_000_000, reset_reasons: HashMap::new() };
+    let rules = Rules { quiet: 1_000_000_000, reset_reasons: HashMap::new(), curr_estab: None };
     let identity = Identity { node: "node".into(), run_id: "run".into() };
     let mut tracer = Tracer::new(identity, rules, Clock::default());
     let mut lines = Vec::new();
@@ -191,6 +191,7 @@ fn tracer() -> (Tracer, Vec<Line>) {
         pid: 7,
         pidns: Some(1),
         cgroup: None,
+        stop_signal: None,
         time: 0,
     };
     for update in [InventoryUpdate::Target(Box::new(target)), InventoryUpdate::Container(container)] {

