@@ -18,7 +18,7 @@ const SECOND: u64 = 1_000_000_000;
 /// All lines but those of single connections.
 pub fn agents_lines() -> String {
     let recording = Recording::read("rollout-restart-under-load");
-    let rules = Rules { quiet: SECOND, reset_reasons: reset_reasons(&recording) };
+    let rules = Rules { quiet: SECOND, reset_reasons: reset_reasons(&recording), curr_estab: None };
     let identity = Identity { node: "node".into(), run_id: "run".into() };
     let mut tracer = Tracer::new(identity, rules, Clock::default());
     let mut lines = Vec::new();

@@ -61,6 +61,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         steps.step("live", || cargo_test(&of_tests("live"), args))?;
         steps.step("scenarios", || cargo_test(&of_tests("scenarios"), args))?;
         steps.step("servers", || cargo_test(&of_tests("servers"), args))?;
+        steps.step("node", || cargo_test(&of_tests("node"), args))?;
         steps.step("soak", || cargo_test(&of_tests("soak"), args))?;
     }
     if !args.live_only {
