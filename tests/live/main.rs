@@ -1,5 +1,6 @@
 //! The real program on a real kernel: own network namespaces, own servers, independent witnesses.
 
+mod agent;
 mod cases;
 mod cgroups;
 mod children;
@@ -26,6 +27,7 @@ fn main() -> Result<ExitCode> {
     trials.extend(signals::trials());
     trials.extend(targets::trials());
     trials.extend(cgroups::trials());
+    trials.extend(agent::trials());
     needs::explain_skips();
     Ok(libtest_mimic::run(&arguments, trials).exit_code())
 }

@@ -1,6 +1,7 @@
 //! What the test binaries share.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "in a test a panic is the failure's message")]
 
+pub mod api_client;
 pub mod api_server;
 pub mod binary;
 pub mod counters;

@@ -14,7 +14,7 @@ pub use counters::{Counters, KINDS, TWINS, TwinState};
 pub use offsets::{ABSENT, Offsets, Settings};
 pub use pod::Pod;
 pub use records::{
-    Exchange, ExecRecord, ExitRecord, GoneRecord, Header, Kind, OomRecord, ResetRecord, Segment,
-    SegmentClass, SignalRecord, SockKind, Socket, StateRecord, Task, Tuple, task_flags,
+    CgroupRecord, Exchange, ExecRecord, ExitRecord, GoneRecord, Header, Kind, OomRecord, ResetRecord,
+    Segment, SegmentClass, SignalRecord, SockKind, Socket, StateRecord, Task, Tuple, task_flags,
 };
-pub use scope::{InitEntry, LANES, MAX_INITS, MAX_TARGETS, Mode, NODE, ScopeEntry};
+pub use scope::{InitEntry, LANES, MAX_INITS, MAX_PROBERS, MAX_TARGETS, Mode, NODE, ScopeEntry};

@@ -6,7 +6,8 @@ use aya_ebpf::{
     maps::{HashMap, PerCpuArray, RingBuf},
 };
 use tracer_common::{
-    Counters, Exchange, InitEntry, LANES, MAX_INITS, MAX_TARGETS, ScopeEntry, TWINS as TWINS_COUNT, TwinState,
+    Counters, Exchange, InitEntry, LANES, MAX_INITS, MAX_PROBERS, MAX_TARGETS, ScopeEntry,
+    TWINS as TWINS_COUNT, TwinState,
 };
 
 /// Network namespaces in scope. Entries are made and removed by user space; the mode is raised to
@@ -23,6 +24,14 @@ pub static SCOPE_CGROUPS: HashMap<u64, ScopeEntry> = HashMap::with_max_entries(M
 #[map]
 pub static INITS: HashMap<u32, InitEntry> = HashMap::with_max_entries(MAX_INITS, 0);
 
+/// Processes whose connections are probes, by process id. Made and removed by user space.
+#[map]
+pub static PROBERS: HashMap<u32, u32> = HashMap::with_max_entries(MAX_PROBERS, 0);
+
+/// Sockets of probers from SYN_SENT until their next change of state, by address.
+#[map]
+pub static PROBES: HashMap<u64, u32> = HashMap::with_max_entries(1 << 12, BPF_F_NO_PREALLOC);
+
 /// Counters by the target's slot, once per lane. Zeroed by nobody: user space takes differences.
 #[map]
 pub static COUNTERS: PerCpuArray<Counters> = PerCpuArray::with_max_entries(MAX_TARGETS * LANES, 0);
@@ -36,6 +45,10 @@ pub static TWINS: PerCpuArray<TwinState> = PerCpuArray::with_max_entries(TWINS_C
 /// judged by the kernel's own time stamps.
 #[map]
 pub static EXCHANGES: HashMap<u64, Exchange> = HashMap::with_max_entries(1 << 17, BPF_F_NO_PREALLOC);
+
+/// Cgroups that were made or entered, on their way to user space.
+#[map]
+pub static CGROUPS: RingBuf = RingBuf::with_byte_size(64 << 10, 0);
 
 /// Records on their way to user space. The size is set at load.
 #[map]

@@ -35,7 +35,7 @@ use tracer_core::{
 use crate::{
     clock,
     host::{
-        cgroup::Cgroup,
+        cgroup::{Cgroup, Hierarchy},
         counters::TotalsReader,
         netns,
         process::Process,
@@ -111,7 +111,8 @@ pub struct Pipeline {
     /// Targets that entered a phase since their books were read.
     phase_entered: BTreeSet<TargetId>,
     missed: u64,
-    records_lost: u64,
+    /// Records that found the ring buffer full, by slot: the programs' counters only grow.
+    records_lost: BTreeMap<TargetId, u64>,
     ticks: u32,
 }
 
@@ -144,11 +145,18 @@ impl Pipeline {
             lines: Vec::new(),
             phase_entered: BTreeSet::new(),
             missed: 0,
-            records_lost: 0,
+            records_lost: BTreeMap::new(),
             ticks: 0,
         };
         pipeline.missed = pipeline.missed_now();
-        pipeline.announce(Body::AgentStarted(pipeline.agent_started(&facts)?))?;
+        let mut started = pipeline.agent_started(&facts)?;
+        if settings.load.inventory && !Hierarchy::of_containers()?.is_version_2 {
+            started.cannot_show.push(
+                "which container of a pod a connection belongs to, and host-network pods (cgroup version 1)"
+                    .to_owned(),
+            );
+        }
+        pipeline.announce(Body::AgentStarted(started))?;
         Ok(pipeline)
     }
 
@@ -196,6 +204,29 @@ impl Pipeline {
         Ok(cgroups.map(ScopeKey::Cgroup).collect())
     }
 
+    /// From now on connections that these processes make are probes.
+    ///
+    /// # Errors
+    /// If there are too many.
+    pub fn set_probers(&mut self, pids: &[u32]) -> Result<()> {
+        self.probes.set_probers(pids)
+    }
+
+    /// Cgroups that are made or entered from now on; of use once, and with
+    /// [`LoadOptions::inventory`].
+    ///
+    /// # Errors
+    /// If they were taken before.
+    pub fn take_cgroups(&mut self) -> Result<Records> {
+        self.probes.take_cgroups()
+    }
+
+    /// The core, to look at.
+    #[must_use]
+    pub fn tracer(&self) -> &Tracer {
+        &self.tracer
+    }
+
     /// Whether nothing is left of any container of a target.
     #[must_use]
     pub fn is_gone(&self, target: TargetId) -> bool {
@@ -211,6 +242,10 @@ impl Pipeline {
         spec.new.id = id;
         let subject = Arc::clone(&spec.new.subject);
         self.input(Input::Inventory(InventoryUpdate::Target(Box::new(spec.new))));
+        if let Some(sockets) = &mut spec.sockets {
+            sockets.restrict(cgroups_of(&spec.keys));
+        }
+        self.tell_listening(id, spec.sockets.as_ref());
         let tracked = Tracked {
             subject,
             keys: spec.keys,
@@ -244,7 +279,10 @@ impl Pipeline {
             return Ok(());
         };
         tracked.armed = true;
-        let (keys, sockets) = (tracked.keys.clone(), tracked.sockets.take());
+        let (keys, mut sockets) = (tracked.keys.clone(), tracked.sockets.take());
+        if let Some(sockets) = &mut sockets {
+            sockets.restrict(cgroups_of(&keys));
+        }
         self.tell_listening(target, sockets.as_ref());
         for key in keys {
             self.probes.scope(key, ScopeEntry { target, mode: Mode::ARMED })?;
@@ -258,7 +296,7 @@ impl Pipeline {
     /// # Errors
     /// If the output cannot be written.
     pub fn update(&mut self, update: InventoryUpdate) -> Result<()> {
-        if let InventoryUpdate::Named { target, subject } = &update
+        if let InventoryUpdate::Named { target, subject, .. } = &update
             && let Some(tracked) = self.tracked.get_mut(target)
         {
             tracked.subject = Arc::clone(subject);
@@ -333,13 +371,17 @@ impl Pipeline {
     fn register(&mut self, container: NewContainer) -> Result<()> {
         let tracked = self.tracked.get_mut(&container.target).context("no such target")?;
         let key = |wanted: fn(&ScopeKey) -> Option<u64>| tracked.keys.iter().find_map(wanted).unwrap_or(0);
-        let entry = InitEntry {
-            netns: key(|key| if let ScopeKey::Netns(key) = key { Some(*key) } else { None }),
-            cgroup: key(|key| if let ScopeKey::Cgroup(key) = key { Some(*key) } else { None }),
-            target: container.target,
-            container: container.container,
-        };
+        let netns = key(|key| if let ScopeKey::Netns(key) = key { Some(*key) } else { None });
+        // Where targets share a namespace, each container's cgroup is in scope by itself.
+        let cgroup = if netns == 0 { container.cgroup.unwrap_or(0) } else { 0 };
+        let entry = InitEntry { netns, cgroup, target: container.target, container: container.container };
         tracked.inits.push(container.pid);
+        let own = ScopeKey::Cgroup(cgroup);
+        if cgroup != 0 && !tracked.keys.contains(&own) {
+            tracked.keys.push(own);
+            let mode = if tracked.armed { Mode::ARMED } else { Mode::KNOWN };
+            self.probes.scope(own, ScopeEntry { target: container.target, mode })?;
+        }
         let (target, number, pid) = (container.target, container.container, container.pid);
         self.probes.register_init(pid, entry)?;
         self.input(Input::Inventory(InventoryUpdate::Container(container)));
@@ -492,14 +534,18 @@ impl Pipeline {
     fn tell_missed(&mut self) {
         let missed = self.missed_now();
         let before = std::mem::replace(&mut self.missed, missed);
-        self.tell_lost(
-            "kernel",
-            "a program was running already on the same CPU",
-            missed.saturating_sub(before),
-        );
-        let lost = self.probes.records_lost().unwrap_or(self.records_lost);
-        let before = std::mem::replace(&mut self.records_lost, lost);
-        self.tell_lost("ring_buffer", "it was full; see --ring-buffer", lost.saturating_sub(before));
+        self.tell_lost("kernel", "skipped", missed.saturating_sub(before));
+        // Only what is armed sends records, and the node.
+        let sends = self.tracked.iter().filter(|(_, tracked)| tracked.armed).map(|(id, _)| *id);
+        let lost = sends.chain([NODE]).filter_map(|target| {
+            let counters = self.probes.counters(target).ok()?;
+            Some((target, counters.records_lost.iter().sum::<u64>()))
+        });
+        let mut new = 0;
+        for (target, lost) in lost.collect::<Vec<_>>() {
+            new += lost - self.records_lost.insert(target, lost).unwrap_or_default().min(lost);
+        }
+        self.tell_lost("ring_buffer", "full", new);
     }
 
     fn tell_lost(&mut self, stage: &str, reason: &str, count: u64) {
@@ -553,7 +599,7 @@ impl Pipeline {
             self.output.send(std::mem::take(&mut self.lines))?;
         }
         let dropped = self.output.take_dropped();
-        self.tell_lost("sink", "the reader of the output is too slow", dropped);
+        self.tell_lost("sink", "slow_reader", dropped);
         Ok(())
     }
 
@@ -569,6 +615,12 @@ fn node_name(given: Option<&str>) -> Result<Arc<str>> {
     }
     let name = nix::unistd::gethostname().context("cannot read the machine's name")?;
     Ok(name.to_string_lossy().into())
+}
+
+/// The cgroups of a target that shares its network namespace: only sockets in them are its own.
+fn cgroups_of(keys: &[ScopeKey]) -> Vec<u64> {
+    let cgroup = |key: &ScopeKey| if let ScopeKey::Cgroup(id) = key { Some(*id) } else { None };
+    keys.iter().filter_map(cgroup).collect()
 }
 
 /// The kernel's own random UUID.

@@ -1,5 +1,7 @@
 //! `cargo xtask bench`: what is promised of start, size and memory, measured in one run.
 
+mod agent;
+
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -9,6 +11,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use crate::{build, shell};
+
+pub(crate) use agent::pod;
 
 const RUNS: usize = 10;
 /// Long enough for what starts late to be counted in the resident memory.
@@ -30,6 +34,7 @@ pub(crate) fn run() -> Result<()> {
     let lastpacket = build::release()?;
     let size = fs::metadata(&lastpacket).context("cannot read the binary")?.len() as f64 / 1e6;
     let runs = (0..RUNS).map(|_| trace_once(&lastpacket)).collect::<Result<Vec<_>>>()?;
+    let agent = agent::measure(&lastpacket)?;
     let figures = [
         Figure {
             name: "start to armed",
@@ -43,6 +48,8 @@ pub(crate) fn run() -> Result<()> {
             unit: "MiB",
             limit: 32.0,
         },
+        Figure { name: "agent, 250 pods", values: vec![agent.resident], unit: "MiB", limit: 64.0 },
+        Figure { name: "agent, 2,000/s", values: vec![agent.busy], unit: "% of a core", limit: 1.0 },
         Figure { name: "static binary", values: vec![size], unit: "MB", limit: 20.0 },
     ];
     println!("{:<16} {:>8} {:>8} {:>8} {:>8}", "", "min", "median", "max", "limit");
@@ -85,10 +92,15 @@ fn measure(trace: &mut Child, started: Instant) -> Result<(f64, f64)> {
     lines.find(|line| line.contains("\"type\":\"phase\"")).context("lastpacket ended before it was armed")?;
     let armed = started.elapsed().as_secs_f64() * 1e3;
     std::thread::sleep(SETTLED);
-    let status = fs::read_to_string(format!("/proc/{}/status", trace.id())).context("lastpacket ended")?;
+    Ok((armed, resident(trace.id())?))
+}
+
+/// MiB of resident memory of a process.
+fn resident(pid: u32) -> Result<f64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).context("lastpacket ended")?;
     let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
     let kib: f64 = resident.trim().trim_end_matches("kB").trim().parse().context("VmRSS is no number")?;
-    Ok((armed, kib / 1024.0))
+    Ok(kib / 1024.0)
 }
 
 /// The namespace is made by the program that was started, a moment after its start.

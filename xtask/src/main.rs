@@ -40,8 +40,14 @@ enum Verb {
     Demo,
     /// Run everything that CI runs: lint, all tests with a real kernel, the demo (needs root)
     Test(test::Args),
-    /// Measure start, size and memory beside their limits (needs root)
+    /// Measure start, size, memory and processor time beside their limits (needs root)
     Bench,
+    /// What `bench` runs in a pod
+    #[command(hide = true)]
+    BenchPod {
+        /// Connections a second
+        rate: f64,
+    },
     /// Renew the golden files that tests compare with; look at the difference before you commit it
     Bless,
     /// Run the tests on Debian's kernels, from 5.10 to the newest, in QEMU
@@ -59,6 +65,7 @@ fn main() -> ExitCode {
         Verb::Demo => demo::run(),
         Verb::Test(args) => test::run(&args),
         Verb::Bench => bench::run(),
+        Verb::BenchPod { rate } => bench::pod(rate),
         Verb::Bless => bless::run(),
         Verb::Vm(args) => vm::run(&args),
         Verb::Lint => lint::run(),

@@ -2,6 +2,7 @@
 
 mod hold;
 mod http;
+mod probe;
 
 use std::{
     io::{Read, Write},
@@ -12,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-pub use self::hold::Holder;
+pub use self::{hold::Holder, probe::Prober};
 
 use anyhow::{Context, Result, bail};
 use lastpacket_tests::netns::Namespace;
@@ -43,6 +44,7 @@ pub fn play(role: &str) -> Result<()> {
     match role.split_once(':').unwrap_or((role, "")) {
         ("hold", count) => hold::hold(count.parse()?),
         ("hold-and-part", count) => hold::hold_and_part(count.parse()?),
+        ("probe", _) => probe::probe(),
         ("http", port) => http::serve_alone(port.parse()?),
         ("http-forking", port) => http::serve_by_workers(port.parse()?),
         ("http-worker", _) => http::serve(&listener()?),

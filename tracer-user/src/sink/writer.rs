@@ -1,6 +1,7 @@
 //! The queue and the thread behind it.
 
 use std::{
+    collections::VecDeque,
     io::{self, ErrorKind, Write},
     sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
     thread::JoinHandle,
@@ -13,6 +14,9 @@ use super::Render;
 
 /// Batches that may wait. A batch is what one turn of the pipeline made.
 const QUEUE: usize = 1024;
+
+/// Batches of lines that must not be dropped that may wait beside the queue.
+const WAITING: usize = 4096;
 
 /// Lines could not be written.
 #[derive(Debug, Error)]
@@ -28,6 +32,8 @@ pub enum OutputFailed {
 /// Where lines go.
 pub struct Output {
     queue: Option<SyncSender<Vec<Line>>>,
+    /// Lines that must not be dropped and found the queue full, in order.
+    waiting: VecDeque<Vec<Line>>,
     thread: Option<JoinHandle<Result<(), OutputFailed>>>,
     dropped: u64,
 }
@@ -42,7 +48,7 @@ impl Output {
         let thread = std::thread::Builder::new()
             .name("output".to_owned())
             .spawn(move || write_all(&lines, render, to))?;
-        Ok(Self { queue: Some(queue), thread: Some(thread), dropped: 0 })
+        Ok(Self { queue: Some(queue), waiting: VecDeque::new(), thread: Some(thread), dropped: 0 })
     }
 
     /// Queues lines. When the queue is full they are dropped and counted.
@@ -50,25 +56,43 @@ impl Output {
     /// # Errors
     /// If writing failed before.
     pub fn send(&mut self, lines: Vec<Line>) -> Result<(), OutputFailed> {
-        let Some(queue) = &self.queue else { return Ok(()) };
-        match queue.try_send(lines) {
-            Ok(()) => Ok(()),
-            Err(TrySendError::Full(lines)) => {
-                self.dropped += lines.len() as u64;
-                Ok(())
-            }
-            Err(TrySendError::Disconnected(_)) => self.finish(),
-        }
+        self.send_waiting()?;
+        let refused = if self.waiting.is_empty() { self.try_send(lines)? } else { Some(lines) };
+        self.dropped += refused.map_or(0, |lines| lines.len() as u64);
+        Ok(())
     }
 
-    /// Queues lines that must not be dropped, such as verdicts: waits for room.
+    /// Queues lines that must not be dropped, such as verdicts: they wait beside the queue when it is
+    /// full, so that a reader that is stuck holds up nothing. Only when far too many wait, the oldest
+    /// are dropped and counted.
     ///
     /// # Errors
     /// If writing failed before.
     pub fn send_surely(&mut self, lines: Vec<Line>) -> Result<(), OutputFailed> {
-        match self.queue.as_ref().map(|queue| queue.send(lines)) {
-            Some(Err(_)) => self.finish(),
-            _ => Ok(()),
+        self.waiting.push_back(lines);
+        self.send_waiting()?;
+        if self.waiting.len() > WAITING {
+            self.dropped += self.waiting.pop_front().map_or(0, |lines| lines.len() as u64);
+        }
+        Ok(())
+    }
+
+    fn send_waiting(&mut self) -> Result<(), OutputFailed> {
+        while let Some(lines) = self.waiting.pop_front() {
+            if let Some(refused) = self.try_send(lines)? {
+                self.waiting.push_front(refused);
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives lines back for which the queue has no room.
+    fn try_send(&mut self, lines: Vec<Line>) -> Result<Option<Vec<Line>>, OutputFailed> {
+        match self.queue.as_ref().map(|queue| queue.try_send(lines)) {
+            Some(Err(TrySendError::Full(lines))) => Ok(Some(lines)),
+            Some(Err(TrySendError::Disconnected(_))) => self.finish().map(|()| None),
+            Some(Ok(())) | None => Ok(None),
         }
     }
 
@@ -82,7 +106,10 @@ impl Output {
     /// # Errors
     /// If writing failed.
     pub fn finish(&mut self) -> Result<(), OutputFailed> {
-        self.queue = None;
+        if let Some(queue) = self.queue.take() {
+            // That nobody takes them any more, the thread tells below.
+            let _ = std::mem::take(&mut self.waiting).into_iter().try_for_each(|lines| queue.send(lines));
+        }
         match self.thread.take().map(JoinHandle::join) {
             Some(Ok(result)) => result,
             Some(Err(_)) => Err(OutputFailed::Io(io::Error::other("the writing thread panicked"))),

@@ -1,0 +1,103 @@
+//! What the clients saw beside what the agent told: every failure is a loss, every loss that is more
+//! than possible a failure, and no probe is ever one.
+
+use std::{collections::BTreeMap, net::SocketAddr};
+
+use tracer_core::{
+    output::{Body, Endpoint},
+    words::{Confidence, Ending},
+};
+
+use crate::driver::Replay;
+
+const SECOND: u64 = 1_000_000_000;
+
+/// A loss that was told.
+#[derive(Clone, Copy, Debug)]
+struct Loss {
+    time: u64,
+    peer: SocketAddr,
+    ending: Ending,
+    confidence: Confidence,
+}
+
+/// The surest loss of every connection.
+fn losses(replay: &Replay) -> Vec<Loss> {
+    let mut surest: BTreeMap<SocketAddr, Loss> = BTreeMap::new();
+    for line in &replay.lines {
+        let (peer, ending, confidence) = match &line.body {
+            Body::Reset(reset) => (reset.network.peer, reset.ending, reset.confidence),
+            Body::ConnectionClosed(closed) => {
+                let end = closed.end.as_ref().unwrap();
+                (closed.network.peer, Some(end.ending), end.confidence)
+            }
+            _ => continue,
+        };
+        if let (Some(ending), Some(confidence)) = (ending, confidence) {
+            let loss = Loss { time: line.mono_ns, peer: address(peer), ending, confidence };
+            let entry = surest.entry(loss.peer).or_insert(loss);
+            if confidence > entry.confidence {
+                *entry = loss;
+            }
+        }
+    }
+    surest.into_values().collect()
+}
+
+fn address(endpoint: Endpoint) -> SocketAddr {
+    SocketAddr::new(endpoint.address, endpoint.port)
+}
+
+/// In runs without address translation every failure has a loss on its connection, and every certain
+/// or likely loss a failure.
+pub fn by_tuple(name: &str, replay: &Replay) {
+    let (losses, failures) = (losses(replay), replay.recording.failures());
+    for failure in &failures {
+        let explained = losses.iter().any(|loss| loss.peer == failure.local);
+        assert!(explained, "{name}: not explained: {}", failure.line);
+    }
+    for loss in losses.iter().filter(|loss| loss.confidence > Confidence::Possible) {
+        let seen = failures.iter().any(|failure| failure.local == loss.peer);
+        assert!(seen, "{name}: no client saw {loss:?}");
+    }
+}
+
+/// With masqueraded ports: as many certain and likely losses as failures, each within the time of its
+/// request; possible ones may explain failures too.
+pub fn by_time(name: &str, replay: &Replay) {
+    let (mut losses, mut failures) = (losses(replay), replay.recording.failures());
+    losses.sort_by_key(|loss| (std::cmp::Reverse(loss.confidence), loss.time));
+    failures.sort_by_key(|failure| failure.time.1);
+    for failure in &failures {
+        let (began, seen) = failure.time;
+        let fits = |loss: &Loss| began <= loss.time && loss.time <= seen + SECOND / 10;
+        let fitting = losses.iter().enumerate().filter(|(_, loss)| fits(loss));
+        let nearest = fitting.min_by_key(|(_, loss)| (std::cmp::Reverse(loss.confidence), seen.abs_diff(loss.time)));
+        let Some(index) = nearest.map(|(index, _)| index) else {
+            panic!("{name}: not explained: {}", failure.line)
+        };
+        losses.remove(index);
+    }
+    let left: Vec<_> = losses.iter().filter(|loss| loss.confidence > Confidence::Possible).collect();
+    assert!(left.is_empty(), "{name}: no client saw {left:?}");
+}
+
+/// The kubelet's connections were recorded on the node's side, by its name.
+pub fn no_probe_is_a_loss(replay: &Replay) {
+    let probes = replay.recording.kubelet_connections();
+    assert!(!probes.is_empty(), "the kubelet probes in every recording");
+    for loss in losses(replay) {
+        let of_probe = |(end, since, until): &(SocketAddr, u64, u64)| {
+            *end == loss.peer && (*since..*until + SECOND).contains(&loss.time)
+        };
+        assert!(!probes.iter().any(of_probe), "a probe is a loss: {loss:?}");
+    }
+}
+
+/// Where the kernel's totals could be read at the end.
+pub fn books_balance(name: &str, replay: &Replay) {
+    for verdict in replay.verdicts() {
+        let unbalanced: Vec<_> = verdict.books.iter().filter(|book| !book.balanced).collect();
+        assert!(unbalanced.is_empty(), "{name}: {unbalanced:?}");
+    }
+}
