@@ -141,9 +141,11 @@ impl<'a> Node<'a> {
         let (first, last) = (self.first_time(), time_of(self.recording.kernel.last().unwrap()) + 2 * SECOND);
         let containers = self.recording.containers();
         let kernel = self.recording.kernel.iter().filter(|line| time_of(line) >= first);
-        let mut all: Vec<(u64, Happening)> = kernel.map(|line| (time_of(line), Happening::Kernel(line))).collect();
+        let mut all: Vec<(u64, Happening)> =
+            kernel.map(|line| (time_of(line), Happening::Kernel(line))).collect();
         all.extend(updates.into_iter().map(|(time, what)| (time.max(first), Happening::Api(what))));
-        for (pid, time) in self.recording.gone_inits(&containers).into_iter().filter(|(_, time)| *time < last) {
+        for (pid, time) in self.recording.gone_inits(&containers).into_iter().filter(|(_, time)| *time < last)
+        {
             all.push((time, Happening::Gone(pid)));
         }
         let mut looks: BTreeSet<u64> = (first..last).step_by(5 * SECOND as usize).collect();
@@ -153,7 +155,9 @@ impl<'a> Node<'a> {
         // A new pod is in scope from its first reading on.
         looks.extend(self.readings.values().map(|readings| readings.before.0.max(first)));
         all.extend(looks.into_iter().map(|time| (time, Happening::Look)));
-        all.extend((first..last).step_by(100 * MILLISECOND as usize).map(|time| (time, Happening::LookForEnds)));
+        all.extend(
+            (first..last).step_by(100 * MILLISECOND as usize).map(|time| (time, Happening::LookForEnds)),
+        );
         all.extend((first..last).step_by(20 * MILLISECOND as usize).map(|time| (time, Happening::Tick)));
         all.sort_by_key(|(time, _)| *time);
         all
@@ -162,7 +166,8 @@ impl<'a> Node<'a> {
     /// When the pods that were there at the beginning had been read: the agent comes then.
     fn first_time(&self) -> u64 {
         let first = self.recording.kernel[0]["mono_ns"].as_u64().unwrap();
-        let early = self.readings.values().map(|readings| readings.before.0).filter(|time| *time < first + SECOND);
+        let early =
+            self.readings.values().map(|readings| readings.before.0).filter(|time| *time < first + SECOND);
         early.max().unwrap_or(first)
     }
 
@@ -203,7 +208,10 @@ impl<'a> Node<'a> {
         let netns = self.in_scope.get(&target)?.netns;
         let of_netns = self.readings.values().filter(|readings| readings.netns == netns);
         // A namespace's number is used again: the latest that had begun.
-        of_netns.copied().filter(|readings| readings.before.0 <= self.now).max_by_key(|readings| readings.before.0)
+        of_netns
+            .copied()
+            .filter(|readings| readings.before.0 <= self.now)
+            .max_by_key(|readings| readings.before.0)
     }
 
     fn read_books(&mut self, target: TargetId, totals: Option<Totals>) {
@@ -219,7 +227,8 @@ impl View for Node<'_> {
     }
 
     fn has_interface(&self, target: TargetId) -> bool {
-        let gone = self.readings_of(target).and_then(|pod| self.recording.interface_gone(pod.netns, pod.pause));
+        let gone =
+            self.readings_of(target).and_then(|pod| self.recording.interface_gone(pod.netns, pod.pause));
         gone.is_none_or(|gone| self.now < gone)
     }
 

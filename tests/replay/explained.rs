@@ -72,7 +72,8 @@ pub fn by_time(name: &str, replay: &Replay) {
         let (began, seen) = failure.time;
         let fits = |loss: &Loss| began <= loss.time && loss.time <= seen + SECOND / 10;
         let fitting = losses.iter().enumerate().filter(|(_, loss)| fits(loss));
-        let nearest = fitting.min_by_key(|(_, loss)| (std::cmp::Reverse(loss.confidence), seen.abs_diff(loss.time)));
+        let nearest =
+            fitting.min_by_key(|(_, loss)| (std::cmp::Reverse(loss.confidence), seen.abs_diff(loss.time)));
         let Some(index) = nearest.map(|(index, _)| index) else {
             panic!("{name}: not explained: {}", failure.line)
         };

@@ -53,7 +53,11 @@ fn noted_endpoint(endpoint: &EndpointEvent) -> String {
         (!endpoint.present, "removed"),
     ];
     let words: Vec<&str> = conditions.iter().filter(|(is, _)| *is).map(|(_, word)| *word).collect();
-    format!("endpoint of {}: {}", endpoint.service, if words.is_empty() { "not ready".to_owned() } else { words.join("+") })
+    format!(
+        "endpoint of {}: {}",
+        endpoint.service,
+        if words.is_empty() { "not ready".to_owned() } else { words.join("+") }
+    )
 }
 
 fn noted_verdict(start: u64, verdict: &Verdict) -> String {
@@ -89,7 +93,8 @@ fn noted_verdict(start: u64, verdict: &Verdict) -> String {
 fn noted_container(start: u64, container: &ContainerSummary) -> String {
     let mut text = container.name.to_string();
     for phase in &container.phases {
-        write!(text, ", {} {} by {:?}", phase.phase, at(start, phase.mono_ns).trim_start(), phase.source).unwrap();
+        write!(text, ", {} {} by {:?}", phase.phase, at(start, phase.mono_ns).trim_start(), phase.source)
+            .unwrap();
         if let Some(signal) = &phase.signal {
             write!(text, " ({})", signal.name).unwrap();
         }

@@ -22,7 +22,7 @@ pub(crate) fn run() -> Result<()> {
 fn rehearse(lastpacket: &Path, name: &str, verdict: &str, expected: i32) -> Result<()> {
     println!("--- rehearse --demo {name}: expects `{verdict}`");
     let status = Command::new(lastpacket)
-        .args(["rehearse", "--demo", name])
+        .args(["rehearse", "--format", "text", "--demo", name])
         .status()
         .with_context(|| format!("cannot run {}", lastpacket.display()))?;
     if status.code() != Some(expected) {

@@ -39,7 +39,9 @@ impl Recording {
                     event["type"] == "DELETED" && event["object"]["metadata"]["uid"] == **uid
                 }),
                 ApiUpdate::Endpoint(change) => find(&slices, &mut next_slice, |event| {
-                    let Ok(slice) = serde_json::from_value::<EndpointSlice>(event["object"].clone()) else { return false };
+                    let Ok(slice) = serde_json::from_value::<EndpointSlice>(event["object"].clone()) else {
+                        return false;
+                    };
                     let known = endpoints_of_node(&slice, NODE);
                     let service = slice.metadata.labels.as_ref().and_then(|labels| labels.get(SERVICE));
                     slice.metadata.namespace.as_deref() == Some(&change.endpoint.namespace)

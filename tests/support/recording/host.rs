@@ -31,7 +31,8 @@ impl Recording {
     /// All containers that there were, sandboxes too.
     pub fn containers(&self) -> Vec<Lived> {
         let before = json(&self.folder.join("host-before.json"));
-        let before = before["cgroups"].as_array().unwrap().iter().filter_map(|cgroup| self.from_before(cgroup));
+        let before =
+            before["cgroups"].as_array().unwrap().iter().filter_map(|cgroup| self.from_before(cgroup));
         let made = self.kernel.iter().filter(|line| line["ev"] == "cgroup_mkdir");
         before.chain(made.filter_map(|line| self.from_kernel(line))).collect()
     }
@@ -66,7 +67,8 @@ impl Recording {
             process["nspid"].as_array().and_then(|pids| pids.last()).is_some_and(|pid| pid == "1")
         };
         let init = cgroup["procs"].as_array()?.iter().find(is_init)?;
-        let numbers = (number(&cgroup["cgroup_id"]), number(&init["pid"]) as u32, number(&init["pidns"]) as u32);
+        let numbers =
+            (number(&cgroup["cgroup_id"]), number(&init["pid"]) as u32, number(&init["pidns"]) as u32);
         Some(self.lived(path.pod_uid, id, numbers, (&text(&init["comm"]), number(&init["netns"])), 0))
     }
 
@@ -75,7 +77,9 @@ impl Recording {
         let path = PodPath::parse(made["path"].as_str()?)?;
         let id = path.container_id?;
         let cgroup = number(&made["id"]);
-        let runs = |line: &&Value| line["ev"] == "exec" && line["cgroup"] == cgroup && !text(&line["filename"]).starts_with("runc");
+        let runs = |line: &&Value| {
+            line["ev"] == "exec" && line["cgroup"] == cgroup && !text(&line["filename"]).starts_with("runc")
+        };
         let exec = self.kernel.iter().find(runs)?;
         // Its pid namespace was not recorded: one that nobody else has.
         let numbers = (cgroup, number(&exec["pid"]) as u32, cgroup as u32);
@@ -83,7 +87,14 @@ impl Recording {
         Some(self.lived(path.pod_uid, id, numbers, (&comm, netns), number(&exec["mono_ns"])))
     }
 
-    fn lived(&self, uid: String, id: String, (cgroup, pid, pidns): (u64, u32, u32), (comm, netns): (&str, u64), from: u64) -> Lived {
+    fn lived(
+        &self,
+        uid: String,
+        id: String,
+        (cgroup, pid, pidns): (u64, u32, u32),
+        (comm, netns): (&str, u64),
+        from: u64,
+    ) -> Lived {
         let init = Process {
             pid,
             parent: 1,
@@ -117,7 +128,8 @@ impl Recording {
     /// Ports that a pod's containers took connections on, in whatever namespace.
     pub fn listening_of(&self, pod: &Pod) -> Vec<u16> {
         let cgroups: Vec<u64> = pod.containers.iter().filter_map(|container| container.cgroup).collect();
-        let accepts = self.kernel.iter().filter(|line| line["ev"] == "state" && line["old"] == 10 && line["new"] == 3);
+        let accepts =
+            self.kernel.iter().filter(|line| line["ev"] == "state" && line["old"] == 10 && line["new"] == 3);
         let own = accepts.filter(|line| cgroups.contains(&number(&line["sk_cgroup"])));
         own.map(|line| number(&line["local_port"]) as u16).collect::<BTreeSet<u16>>().into_iter().collect()
     }
@@ -132,7 +144,8 @@ impl Recording {
     pub fn interface_gone(&self, netns: u64, pause: u32) -> Option<u64> {
         let exits = |line: &&Value| line["ev"] == "exit" && line["pid"] == pause && line["group_dead"] == 1;
         let exit = number(&self.kernel.iter().find(exits)?["mono_ns"]);
-        let acts = self.kernel.iter().filter(|line| line["netns"] == netns).map(|line| number(&line["mono_ns"]));
+        let acts =
+            self.kernel.iter().filter(|line| line["netns"] == netns).map(|line| number(&line["mono_ns"]));
         Some(acts.fold(exit, u64::max) + 1)
     }
 }

@@ -64,7 +64,8 @@ impl Recording {
     /// The client's failures.
     pub fn failures(&self) -> Vec<ClientFailure> {
         let Ok(file) = File::open(self.folder.join("client.jsonl")) else { return Vec::new() };
-        let lines = BufReader::new(file).lines().map(|line| serde_json::from_str::<Value>(&line.unwrap()).unwrap());
+        let lines =
+            BufReader::new(file).lines().map(|line| serde_json::from_str::<Value>(&line.unwrap()).unwrap());
         lines
             .filter(|line| line["line"] == "request_failed")
             .map(|line| ClientFailure {

@@ -65,7 +65,11 @@ impl InScope {
     pub fn gone(&mut self, container: u32, time: u64) -> bytes::Bytes {
         self.counted.records[Kind::GONE as usize] += 1;
         let pid = self.inits[container as usize].0;
-        bytes(&GoneRecord { header: Header { time_ns: time, kind: Kind::GONE, target: self.target }, pid, container })
+        bytes(&GoneRecord {
+            header: Header { time_ns: time, kind: Kind::GONE, target: self.target },
+            pid,
+            container,
+        })
     }
 }
 

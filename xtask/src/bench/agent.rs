@@ -50,12 +50,16 @@ fn watch(agent: &mut Child, node: &Node) -> Result<Agent> {
     // Nobody may make it wait.
     std::thread::spawn(move || lines.for_each(drop));
     std::thread::sleep(WARM_UP);
-    let (began, busy_before, made_before) = (Instant::now(), processor_time(agent.id())?, node.connections()?);
+    let (began, busy_before, made_before) =
+        (Instant::now(), processor_time(agent.id())?, node.connections()?);
     std::thread::sleep(MEASURED);
     let seconds = began.elapsed().as_secs_f64();
     let (busy, made) = (processor_time(agent.id())? - busy_before, node.connections()? - made_before);
     let rate = made as f64 / seconds;
-    ensure!(rate > 0.8 * RATE as f64, "only {rate:.0} connections a second were made, not {RATE}: too slow a machine");
+    ensure!(
+        rate > 0.8 * RATE as f64,
+        "only {rate:.0} connections a second were made, not {RATE}: too slow a machine"
+    );
     Ok(Agent { resident: super::resident(agent.id())?, busy: busy / seconds * 100.0 })
 }
 
@@ -78,8 +82,12 @@ struct Node {
 impl Node {
     fn start() -> Result<Self> {
         let mounts = fs::read_to_string("/proc/self/mounts").context("cannot read the mounts")?;
-        let mount = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>()).find(|words| words.get(2) == Some(&"cgroup2"));
-        let mount = mount.and_then(|words| words.get(1).copied()).context("no cgroup v2 hierarchy is mounted")?;
+        let mount = mounts
+            .lines()
+            .map(|line| line.split(' ').collect::<Vec<_>>())
+            .find(|words| words.get(2) == Some(&"cgroup2"));
+        let mount =
+            mount.and_then(|words| words.get(1).copied()).context("no cgroup v2 hierarchy is mounted")?;
         let folder = Path::new(mount).join(format!("bench-{}", std::process::id()));
         let mut node = Self { folder, pods: Vec::new() };
         for number in 0..PODS {

@@ -1,0 +1,81 @@
+//! Both sides of the books, and what was lost on the way.
+
+use anyhow::Result;
+use tracer_common::NODE;
+use tracer_core::{
+    books::Reading,
+    event::TargetId,
+    input::Input,
+    output::{Body, LostEvent},
+};
+
+use super::Pipeline;
+use crate::{clock, host::counters::TotalsReader};
+
+/// Attempts to read both sides of the books at the same instant. On a busy target the counters change
+/// all the time, but a reading takes some 50 µs.
+const READING_ATTEMPTS: usize = 200;
+
+impl Pipeline {
+    /// Tells events that the kernel did not show, and records that found the ring buffer full.
+    pub(super) fn tell_missed(&mut self) {
+        let missed = self.missed_now();
+        let before = std::mem::replace(&mut self.missed, missed);
+        self.tell_lost("kernel", "skipped", missed.saturating_sub(before));
+        // Only what is armed sends records, and the node.
+        let sends = self.tracked.iter().filter(|(_, tracked)| tracked.armed).map(|(id, _)| *id);
+        let mut new = 0;
+        for target in sends.chain([NODE]) {
+            let Ok(counters) = self.probes.counters(target) else { continue };
+            let lost: u64 = counters.records_lost.iter().sum();
+            new += lost - self.records_lost.insert(target, lost).unwrap_or_default().min(lost);
+        }
+        self.tell_lost("ring_buffer", "full", new);
+    }
+
+    pub(super) fn tell_lost(&mut self, stage: &str, reason: &str, count: u64) {
+        if count > 0 {
+            let lost = LostEvent { stage: stage.to_owned(), reason: reason.to_owned(), count };
+            self.tracer.announce(clock::mono_ns(), Body::Lost(lost), &mut self.lines);
+        }
+    }
+
+    /// What only counters tell (connections that the kernel dropped, resets whose records were lost)
+    /// belongs to the phase that it happened in: read them whenever one begins.
+    pub(super) fn read_books_of_phases(&mut self) -> Result<()> {
+        while let Some(target) = self.phase_entered.pop_first() {
+            if self.tracked.contains_key(&target) {
+                self.read_books(target)?;
+            }
+            if self.tracer.is_terminating(target) {
+                self.arm(target)?;
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn missed_now(&self) -> u64 {
+        self.probes.missed().values().sum()
+    }
+
+    /// Reads both sides of a target's books at the same instant: the programs' counters must not
+    /// change while the kernel's totals are read. All records counted by then are drained first.
+    pub(super) fn read_books(&mut self, target: TargetId) -> Result<()> {
+        let mut reading = Reading::default();
+        for _ in 0..READING_ATTEMPTS {
+            let before = self.probes.counters(target)?;
+            self.drain();
+            let totals = self.tracked.get(&target).and_then(|tracked| tracked.totals.as_ref());
+            let totals = totals.map(TotalsReader::read).transpose().unwrap_or_else(|error| {
+                log::warn!("{error:#}");
+                None
+            });
+            reading = Reading { counters: self.probes.counters(target)?, totals, missed: self.missed_now() };
+            if reading.counters == before {
+                break;
+            }
+        }
+        self.input(Input::Counters { target, reading: Box::new(reading) });
+        Ok(())
+    }
+}
