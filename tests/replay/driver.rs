@@ -36,6 +36,8 @@ use tracer_user::{
 
 const SECOND: u64 = 1_000_000_000;
 const MILLISECOND: u64 = 1_000_000;
+/// How long the agent goes on after the last event.
+const LINGER: u64 = 12 * SECOND;
 /// How many times as fast as it was recorded the API plays.
 const SPEED: f64 = 10.0;
 
@@ -129,7 +131,8 @@ impl<'a> Node<'a> {
         }
         let left: Vec<TargetId> = self.in_scope.keys().copied().collect();
         for target in left {
-            self.finish(target, false, End::NotTerminated).expect("a replay needs no IO");
+            let end = if self.tracer.is_gone(target) { End::Terminated } else { End::NotTerminated };
+            self.finish(target, false, end).expect("a replay needs no IO");
         }
         self.lines
     }
@@ -138,7 +141,7 @@ impl<'a> Node<'a> {
     /// kernel's events let the agent do it, and as often as it does.
     fn happenings(&self, updates: Vec<(u64, ApiUpdate)>) -> Vec<(u64, Happening<'a>)> {
         let time_of = |line: &Value| line["mono_ns"].as_u64().unwrap();
-        let (first, last) = (self.first_time(), time_of(self.recording.kernel.last().unwrap()) + 2 * SECOND);
+        let (first, last) = (self.first_time(), time_of(self.recording.kernel.last().unwrap()) + LINGER);
         let containers = self.recording.containers();
         let kernel = self.recording.kernel.iter().filter(|line| time_of(line) >= first);
         let mut all: Vec<(u64, Happening)> =
@@ -148,7 +151,7 @@ impl<'a> Node<'a> {
         {
             all.push((time, Happening::Gone(pid)));
         }
-        let mut looks: BTreeSet<u64> = (first..last).step_by(5 * SECOND as usize).collect();
+        let mut looks: BTreeSet<u64> = (first..last).step_by(SECOND as usize).collect();
         for lived in &containers {
             looks.extend([lived.from.max(first), lived.until].into_iter().filter(|time| *time < last));
         }
@@ -234,6 +237,10 @@ impl View for Node<'_> {
 
     fn is_terminating(&self, target: TargetId) -> bool {
         self.tracer.is_terminating(target)
+    }
+
+    fn is_ending(&self, target: TargetId) -> bool {
+        self.tracer.is_ending(target)
     }
 
     fn was_stopped(&self, target: TargetId) -> bool {

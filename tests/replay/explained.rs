@@ -3,6 +3,7 @@
 
 use std::{collections::BTreeMap, net::SocketAddr};
 
+use lastpacket_tests::recording::ClientFailure;
 use tracer_core::{
     output::{Body, Endpoint},
     words::{Confidence, Ending},
@@ -36,7 +37,8 @@ fn losses(replay: &Replay) -> Vec<Loss> {
         if let (Some(ending), Some(confidence)) = (ending, confidence) {
             let loss = Loss { time: line.mono_ns, peer: address(peer), ending, confidence };
             let entry = surest.entry(loss.peer).or_insert(loss);
-            if confidence > entry.confidence {
+            // A reset tells when the client's request was lost, the close before it only when it raced.
+            if confidence >= entry.confidence {
                 *entry = loss;
             }
         }
@@ -58,29 +60,50 @@ pub fn by_tuple(name: &str, replay: &Replay) {
     }
     for loss in losses.iter().filter(|loss| loss.confidence > Confidence::Possible) {
         let seen = failures.iter().any(|failure| failure.local == loss.peer);
-        assert!(seen, "{name}: no client saw {loss:?}");
+        assert!(seen, "{name}: no client saw {}: {} ({})", loss.peer, loss.ending, loss.confidence);
     }
 }
 
-/// With masqueraded ports: as many certain and likely losses as failures, each within the time of its
-/// request; possible ones may explain failures too.
+/// With masqueraded ports: every failure has a loss of its own within the time of its request, and
+/// every certain or likely loss a failure of its own.
 pub fn by_time(name: &str, replay: &Replay) {
-    let (mut losses, mut failures) = (losses(replay), replay.recording.failures());
-    losses.sort_by_key(|loss| (std::cmp::Reverse(loss.confidence), loss.time));
-    failures.sort_by_key(|failure| failure.time.1);
-    for failure in &failures {
+    let (losses, failures) = (losses(replay), replay.recording.failures());
+    let fits = |failure: &ClientFailure, loss: &Loss| {
         let (began, seen) = failure.time;
-        let fits = |loss: &Loss| began <= loss.time && loss.time <= seen + SECOND / 10;
-        let fitting = losses.iter().enumerate().filter(|(_, loss)| fits(loss));
-        let nearest =
-            fitting.min_by_key(|(_, loss)| (std::cmp::Reverse(loss.confidence), seen.abs_diff(loss.time)));
-        let Some(index) = nearest.map(|(index, _)| index) else {
-            panic!("{name}: not explained: {}", failure.line)
-        };
-        losses.remove(index);
+        began <= loss.time && loss.time <= seen + SECOND / 100
+    };
+    if let Some(index) = without_partner(failures.len(), losses.len(), |a, b| fits(&failures[a], &losses[b]))
+    {
+        panic!("{name}: not explained: {}", failures[index].line);
     }
-    let left: Vec<_> = losses.iter().filter(|loss| loss.confidence > Confidence::Possible).collect();
-    assert!(left.is_empty(), "{name}: no client saw {left:?}");
+    let sure: Vec<&Loss> = losses.iter().filter(|loss| loss.confidence > Confidence::Possible).collect();
+    if let Some(index) = without_partner(sure.len(), failures.len(), |a, b| fits(&failures[b], sure[a])) {
+        panic!("{name}: no client saw {:?}", sure[index]);
+    }
+}
+
+/// One of the first that gets no partner among the second when each may have one: an augmenting path
+/// is looked for from each in turn (Kuhn).
+fn without_partner(first: usize, second: usize, fits: impl Fn(usize, usize) -> bool) -> Option<usize> {
+    fn find(
+        one: usize,
+        partners: &mut [Option<usize>],
+        tried: &mut [bool],
+        fits: &impl Fn(usize, usize) -> bool,
+    ) -> bool {
+        for other in 0..partners.len() {
+            if fits(one, other) && !std::mem::replace(&mut tried[other], true) {
+                let current = partners[other];
+                if current.is_none_or(|rival| find(rival, partners, tried, fits)) {
+                    partners[other] = Some(one);
+                    return true;
+                }
+            }
+        }
+        false
+    }
+    let mut partners = vec![None; second];
+    (0..first).find(|one| !find(*one, &mut partners, &mut vec![false; second], &fits))
 }
 
 /// The kubelet's connections were recorded on the node's side, by its name.

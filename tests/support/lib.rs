@@ -6,6 +6,7 @@ pub mod api_server;
 pub mod binary;
 pub mod counters;
 pub mod events;
+pub mod kernel_objects;
 pub mod leftovers;
 pub mod needs;
 pub mod netns;

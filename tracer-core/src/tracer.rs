@@ -117,6 +117,12 @@ impl Tracer {
         self.targets.get(&target).is_some_and(Target::is_terminating)
     }
 
+    /// Whether a container of a target is ending and not gone yet.
+    #[must_use]
+    pub fn is_ending(&self, target: TargetId) -> bool {
+        self.targets.get(&target).is_some_and(Target::is_ending)
+    }
+
     /// Whether anybody meant to end a container of a target.
     #[must_use]
     pub fn was_stopped(&self, target: TargetId) -> bool {
@@ -186,11 +192,11 @@ impl Tracer {
                     .collect();
                 // Of two, the one that goes: its successor listens.
                 owners.sort_by_key(|target| !target.is_terminating());
-                match owners.first_mut() {
-                    Some(target) => with(target, scribe, out, |target, emit| {
+                // Resets of the machine's own ports are nobody's here.
+                if let Some(target) = owners.first_mut() {
+                    with(target, scribe, out, |target, emit| {
                         target.reset_sent(event.time, reset, rules, emit);
-                    }),
-                    None => self.unattributed += 1,
+                    });
                 }
             }
             _ => self.unattributed += 1,

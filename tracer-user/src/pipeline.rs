@@ -79,6 +79,7 @@ pub struct Pipeline {
     /// Targets that entered a phase since their books were read.
     phase_entered: BTreeSet<TargetId>,
     missed: u64,
+    unattributed: u64,
     /// Records that found the ring buffer full, by slot: the programs' counters only grow.
     records_lost: BTreeMap<TargetId, u64>,
     ticks: u32,
@@ -113,6 +114,7 @@ impl Pipeline {
             lines: Vec::new(),
             phase_entered: BTreeSet::new(),
             missed: 0,
+            unattributed: 0,
             records_lost: BTreeMap::new(),
             ticks: 0,
         };

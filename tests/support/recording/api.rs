@@ -7,7 +7,10 @@ use tracer_user::kube::{
     watch::{ApiUpdate, Update, Watched},
 };
 
-use super::{Recording, lines_gz, records::number};
+use super::{
+    Recording, lines_gz,
+    records::{number, text},
+};
 
 /// The node of the recordings.
 const NODE: &str = "node1";
@@ -56,6 +59,14 @@ impl Recording {
         stamped.sort_by_key(|(time, _)| *time);
         stamped
     }
+}
+
+/// Uid of the pod that is deleted in a recording.
+pub fn deleted_pod(name: &str) -> String {
+    let recording = Recording::read(name);
+    let pods = lines_gz(&recording.folder.join("pods.jsonl.gz"));
+    let deleted = |line: &&Value| !line["event"]["object"]["metadata"]["deletionTimestamp"].is_null();
+    text(&pods.iter().find(deleted).expect("a pod is deleted")["event"]["object"]["metadata"]["uid"])
 }
 
 /// The time of the first event from the last found one on that is wanted.

@@ -18,6 +18,7 @@ use flate2::read::GzDecoder;
 use serde_json::Value;
 use tracer_core::books::Totals;
 
+pub use self::api::deleted_pod;
 use self::records::{number, text};
 
 /// A folder of `tests/recordings/kubernetes-1.36`.

@@ -71,6 +71,12 @@ impl Target {
         !self.containers.is_empty() && self.containers.iter().all(|container| container.gone)
     }
 
+    /// Whether a container is in a phase after running, and not gone yet.
+    #[must_use]
+    pub fn is_ending(&self) -> bool {
+        self.containers.iter().any(|container| !container.gone && container.lifecycle.termination_began().is_some())
+    }
+
     /// Whether anybody meant to end a container of it: its deletion is known, or a signal came.
     #[must_use]
     pub fn was_stopped(&self) -> bool {

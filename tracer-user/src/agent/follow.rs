@@ -103,7 +103,7 @@ impl Follower {
                 commands
             }
             ApiUpdate::Endpoint(change) => {
-                self.endpoint(change, now, tracing)?;
+                self.endpoint(&change, now, tracing)?;
                 Vec::new()
             }
             ApiUpdate::Synced(Watched::Pods) => {
@@ -156,9 +156,9 @@ impl Follower {
         known.map_or_else(|| uid.to_owned(), |(cgroup_uid, _)| cgroup_uid.clone())
     }
 
-    fn endpoint(&mut self, change: EndpointChange, time: Mono, tracing: &mut impl Tracing) -> Result<()> {
+    fn endpoint(&mut self, change: &EndpointChange, time: Mono, tracing: &mut impl Tracing) -> Result<()> {
         let Some(uid) = change.endpoint.pod_uid.clone() else { return Ok(()) };
-        let event = endpoint_event(&change);
+        let event = endpoint_event(change);
         let key = (event.service.clone(), event.address);
         if event.present {
             self.endpoints.entry(uid.clone()).or_default().insert(key, (time, event.clone()));

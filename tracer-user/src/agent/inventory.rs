@@ -63,6 +63,8 @@ pub trait View {
     fn has_interface(&self, target: TargetId) -> bool;
     /// Whether anything of it is ending.
     fn is_terminating(&self, target: TargetId) -> bool;
+    /// Whether a container of it is ending and not gone yet.
+    fn is_ending(&self, target: TargetId) -> bool;
     /// Whether anybody meant to end a container of it.
     fn was_stopped(&self, target: TargetId) -> bool;
     /// Whether a container ended by itself and as it was meant to.
@@ -92,7 +94,7 @@ impl Inventory {
                 self.found(pod, &mut commands);
                 continue;
             };
-            match tracked.ended_early(pod, meta, view) {
+            match tracked.ended_early(pod, meta, now, view) {
                 None => tracked.update(pod, meta, now, &mut commands),
                 Some(end) => {
                     // A verdict on what ended; what runs is observed anew.

@@ -38,6 +38,10 @@ impl View for OnNode<'_> {
         self.pipeline.tracer().is_terminating(target)
     }
 
+    fn is_ending(&self, target: TargetId) -> bool {
+        self.pipeline.tracer().is_ending(target)
+    }
+
     fn was_stopped(&self, target: TargetId) -> bool {
         self.pipeline.tracer().was_stopped(target)
     }

@@ -185,12 +185,17 @@ fn pids(folder: &Path) -> Vec<u32> {
     text.lines().filter_map(|line| line.parse().ok()).collect()
 }
 
-/// The first process of a container: the one whose parent is not in it, else that of its namespace.
+/// The first process of a container: that of its pid namespace, or, where a pod shares one, the one
+/// whose parent is not in it. So are commands that are executed in it later; they are newer.
 fn init_of(pids: &[u32]) -> Option<Process> {
-    let processes: Vec<Process> = pids.iter().filter_map(|pid| Process::read(*pid).ok()).collect();
-    let is_init = |process: &&Process| process.is_namespace_init;
-    let has_parent_outside = |process: &&Process| !pids.contains(&process.parent);
-    processes.iter().find(is_init).or_else(|| processes.iter().find(has_parent_outside)).cloned()
+    first_of(&pids.iter().filter_map(|pid| Process::read(*pid).ok()).collect::<Vec<_>>())
+}
+
+fn first_of(processes: &[Process]) -> Option<Process> {
+    let is_within = |pid: u32| processes.iter().any(|process| process.pid == pid);
+    let outside = processes.iter().filter(|process| !is_within(process.parent));
+    let first = processes.iter().find(|process| process.is_namespace_init);
+    first.or_else(|| outside.min_by_key(|process| process.pid)).cloned()
 }
 
 fn pod(uid: String, containers: Vec<Container>, own: u64) -> Option<Pod> {
@@ -239,6 +244,30 @@ mod tests {
             "/kubelet.slice/kubelet-kubepods.slice/kubelet-kubepods-burstable.slice/kubelet-kubepods-burstable-pod{underscored}.slice/cri-containerd-{ID}.scope"
         ));
         assert_container(&format!("/kubepods/pod{UID}/{ID}/init.scope"));
+    }
+
+    fn process(pid: u32, parent: u32, is_namespace_init: bool) -> Process {
+        let comm = "web".to_owned();
+        Process { pid, parent, comm, netns: 1, pidns: 2, cgroup: None, is_namespace_init }
+    }
+
+    #[test]
+    fn the_first_process_with_a_pid_namespace_of_its_own_and_in_a_shared_one() {
+        let pid = |processes: &[Process]| first_of(processes).map(|process| process.pid);
+        let (worker, executed) = (process(30, 20, false), process(25, 5, false));
+        assert_eq!(pid(&[worker.clone(), executed.clone(), process(20, 5, true)]), Some(20));
+        assert_eq!(pid(&[worker, executed, process(20, 5, false)]), Some(20), "shareProcessNamespace");
+        assert_eq!(pid(&[]), None);
+    }
+
+    #[test]
+    fn a_runtime_that_makes_a_container_is_not_its_init() {
+        for comm in ["runc:[1:CHILD]", "runc:[2:INIT]", "crun", "exe", "6"] {
+            assert!(is_runtime(comm), "{comm}");
+        }
+        for comm in ["pause", "nginx", "python3", "7z"] {
+            assert!(!is_runtime(comm), "{comm}");
+        }
     }
 
     #[test]

@@ -103,6 +103,10 @@ impl SocketDiag {
         self.read_dump()
     }
 
+    fn counts(&self, attributes: &[Nla]) -> bool {
+        self.among.is_empty() || cgroup(attributes).is_some_and(|id| self.among.contains(&id))
+    }
+
     fn read_dump(&self) -> Result<Vec<InetResponseHeader>> {
         let mut sockets = Vec::new();
         let mut buffer = vec![0; BUFFER];
@@ -115,12 +119,10 @@ impl SocketDiag {
                     .context("cannot decode a dump of sockets")?;
                 let length = (message.header.length as usize).next_multiple_of(4);
                 match message.payload {
-                    NetlinkPayload::InnerMessage(SockDiagMessage::InetResponse(socket)) => {
-                        if self.among.is_empty()
-                            || cgroup(&socket.nlas).is_some_and(|id| self.among.contains(&id))
-                        {
-                            sockets.push(socket.header);
-                        }
+                    NetlinkPayload::InnerMessage(SockDiagMessage::InetResponse(socket))
+                        if self.counts(&socket.nlas) =>
+                    {
+                        sockets.push(socket.header);
                     }
                     NetlinkPayload::Done(_) => return Ok(sockets),
                     NetlinkPayload::Error(error) => bail!("the kernel refuses a dump of sockets: {error}"),

@@ -31,6 +31,9 @@ impl Pipeline {
             new += lost - self.records_lost.insert(target, lost).unwrap_or_default().min(lost);
         }
         self.tell_lost("ring_buffer", "full", new);
+        let (_, unattributed) = self.tracer.unaccounted();
+        let before = std::mem::replace(&mut self.unattributed, unattributed);
+        self.tell_lost("attribute", "no_target", unattributed.saturating_sub(before));
     }
 
     pub(super) fn tell_lost(&mut self, stage: &str, reason: &str, count: u64) {

@@ -13,6 +13,7 @@ struct Seen {
     gone: bool,
     no_interface: bool,
     terminating: bool,
+    ending: bool,
     stopped: bool,
     completed: Vec<u32>,
 }
@@ -26,6 +27,9 @@ impl View for Seen {
     }
     fn is_terminating(&self, _: TargetId) -> bool {
         self.terminating || self.gone
+    }
+    fn is_ending(&self, _: TargetId) -> bool {
+        self.ending
     }
     fn was_stopped(&self, _: TargetId) -> bool {
         self.stopped
@@ -151,6 +155,16 @@ fn a_deletion_from_before_the_agent_came_is_a_doubt() {
 fn a_restart_gives_a_verdict_and_what_runs_is_observed_anew() {
     let mut inventory = inventory(&["a"]);
     let commands = inventory.scanned(&[pod(&["b"])], 5, &stopped());
+    let [Command::AddContainer(1, 1, ..), Command::ContainerGone(1, 0)] = commands.as_slice() else {
+        panic!("{commands:?}")
+    };
+    assert!(
+        inventory.scanned(&[pod(&["b"])], 4 * SECOND, &stopped()).is_empty(),
+        "clients are still refused"
+    );
+    let again = Seen { ending: true, ..stopped() };
+    assert!(inventory.scanned(&[pod(&["b"])], 6 * SECOND, &again).is_empty(), "it is stopped once more");
+    let commands = inventory.scanned(&[pod(&["b"])], 6 * SECOND, &stopped());
     let [first, Command::Add(..)] = commands.as_slice() else { panic!("{commands:?}") };
     assert_eq!(*first, finish(false, End::Restarted));
 }
@@ -159,7 +173,8 @@ fn a_restart_gives_a_verdict_and_what_runs_is_observed_anew() {
 fn a_container_that_crashed_is_a_restart_too_and_others_go_on() {
     let mut inventory = inventory(&["a", "b"]);
     assert_eq!(inventory.scanned(&[pod(&["b"])], 5, &seen()), [Command::ContainerGone(1, 0)]);
-    let commands = inventory.scanned(&[pod(&["b", "c"])], 6, &seen());
+    inventory.scanned(&[pod(&["b", "c"])], 6, &seen());
+    let commands = inventory.scanned(&[pod(&["b", "c"])], 6 * SECOND, &seen());
     assert_eq!(commands.first(), Some(&finish(false, End::Restarted)));
 }
 
@@ -277,7 +292,7 @@ fn a_pod_of_the_host_network_ends_soon_after_its_last_exit() {
     inventory.added("uid", Some(1), 0);
     let view = Seen { no_interface: true, ..stopped() };
     assert!(inventory.ends(0, &view).is_empty(), "it has no interface of its own");
-    assert_eq!(inventory.ends(2 * SECOND, &view), [finish(false, End::Terminated)]);
+    assert_eq!(inventory.ends(10 * SECOND, &view), [finish(false, End::Terminated)]);
 }
 
 #[test]

@@ -21,8 +21,12 @@ use crate::{
 /// How long a pod is still observed after its last container has exited, if its network interface
 /// stays.
 const AFTER_LAST_EXIT: Duration = Duration::from_secs(30);
-/// The same for a pod of the host network, which has no interface of its own.
-const AFTER_LAST_EXIT_SHARED: Duration = Duration::from_secs(2);
+/// The same for a pod of the host network: no interface of its own tells that it is over, and clients
+/// that come after it are refused by the node.
+const AFTER_LAST_EXIT_SHARED: Duration = Duration::from_secs(10);
+/// How long after a container was replaced what clients meet still belongs to that: until the new one
+/// listens they are refused.
+const AFTER_REPLACEMENT: Duration = Duration::from_secs(5);
 
 /// See the module.
 #[derive(Debug)]
@@ -37,6 +41,8 @@ pub(super) struct Tracked {
     deletion_told: bool,
     class_told: bool,
     last_gone: Option<Mono>,
+    /// When another container took the place of one that was to last.
+    replaced: Option<Mono>,
 }
 
 impl Tracked {
@@ -52,6 +58,7 @@ impl Tracked {
             deletion_told: false,
             class_told: false,
             last_gone: None,
+            replaced: None,
         }
     }
 
@@ -77,7 +84,13 @@ impl Tracked {
 
     /// Whether observation ends though the pod goes on: a container was replaced by another (as when a
     /// liveness probe fails), or one that was to end before the pod did. Not while the pod is deleted.
-    pub(super) fn ended_early(&self, pod: &Pod, meta: Option<&Meta>, view: &impl View) -> Option<End> {
+    pub(super) fn ended_early(
+        &mut self,
+        pod: &Pod,
+        meta: Option<&Meta>,
+        now: Mono,
+        view: &impl View,
+    ) -> Option<End> {
         if self.deletion_told || meta.is_some_and(|meta| meta.deleted.is_some()) || pod.containers.is_empty()
         {
             return None;
@@ -87,10 +100,14 @@ impl Tracked {
             by_api.unwrap_or_else(|| view.completed(self.target, index))
         };
         let (passed, ended): (Vec<_>, Vec<_>) =
-            self.vanished(pod).partition(|(id, index)| passing(id, *index));
-        let replaced = pod.containers.iter().any(|container| !self.containers.contains_key(&container.id));
-        if !ended.is_empty() && replaced {
-            Some(End::Restarted)
+            self.vanished(pod).map(|(id, index)| passing(id, index)).partition(|passing| *passing);
+        let is_new = |container: &Container| !self.containers.contains_key(&container.id);
+        if !ended.is_empty() && pod.containers.iter().any(is_new) {
+            self.replaced = Some(now);
+        }
+        if let Some(replaced) = self.replaced {
+            let over = now >= replaced + AFTER_REPLACEMENT.as_nanos() as u64 && !view.is_ending(self.target);
+            over.then_some(End::Restarted)
         } else if ended.is_empty() && !passed.is_empty() && !view.was_stopped(self.target) {
             Some(End::NotTerminated)
         } else {

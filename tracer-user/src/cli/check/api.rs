@@ -26,7 +26,7 @@ pub(super) fn check(kubeconfig: Option<&Path>) -> Vec<Condition> {
     let asked = runtime().and_then(|runtime| {
         runtime.block_on(async {
             let client = client::client(kubeconfig).await?;
-            Ok(timeout(PATIENCE, permissions::ask(&client)).await??)
+            timeout(PATIENCE, permissions::ask(&client)).await?
         })
     });
     match asked {
