@@ -32,9 +32,9 @@ impl Recording {
     pub fn containers(&self) -> Vec<Lived> {
         let before = json(&self.folder.join("host-before.json"));
         let before =
-            before["cgroups"].as_array().unwrap().iter().filter_map(|cgroup| self.from_before(cgroup));
+            before["cgroups"].as_array().unwrap().iter().filter_map(|cgroup| self.there_before(cgroup));
         let made = self.kernel.iter().filter(|line| line["ev"] == "cgroup_mkdir");
-        before.chain(made.filter_map(|line| self.from_kernel(line))).collect()
+        before.chain(made.filter_map(|line| self.made_during(line))).collect()
     }
 
     /// The pods that a look at this time finds.
@@ -60,7 +60,7 @@ impl Recording {
         }
     }
 
-    fn from_before(&self, cgroup: &Value) -> Option<Lived> {
+    fn there_before(&self, cgroup: &Value) -> Option<Lived> {
         let path = PodPath::parse(cgroup["cgroup_path"].as_str()?)?;
         let id = path.container_id?;
         let is_init = |process: &&Value| {
@@ -73,7 +73,7 @@ impl Recording {
     }
 
     /// A container that was made: its init is the first that runs a program of its own there.
-    fn from_kernel(&self, made: &Value) -> Option<Lived> {
+    fn made_during(&self, made: &Value) -> Option<Lived> {
         let path = PodPath::parse(made["path"].as_str()?)?;
         let id = path.container_id?;
         let cgroup = number(&made["id"]);

@@ -74,7 +74,9 @@ impl Target {
     /// Whether a container is in a phase after running, and not gone yet.
     #[must_use]
     pub fn is_ending(&self) -> bool {
-        self.containers.iter().any(|container| !container.gone && container.lifecycle.termination_began().is_some())
+        self.containers
+            .iter()
+            .any(|container| !container.gone && container.lifecycle.termination_began().is_some())
     }
 
     /// Whether anybody meant to end a container of it: its deletion is known, or a signal came.

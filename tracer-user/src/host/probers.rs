@@ -10,23 +10,27 @@ use super::{pods::PodPath, process::Process};
 /// Programs that are kubelets or have one inside (MicroK8s, k3s).
 const NAMES: [&str; 5] = ["kubelet", "kubelite", "k3s-server", "k3s-agent", "hyperkube"];
 
-/// How often all processes are looked through while a known kubelet lives.
-const LOOK_AGAIN: Duration = Duration::from_secs(60);
+/// How often all processes are looked through, unless a known kubelet is gone.
+const LOOK_AGAIN: Duration = Duration::from_secs(30);
 
 /// Kubelets of this machine, as they come and go.
 #[derive(Debug, Default)]
 pub struct Probers {
     known: Vec<u32>,
     looked: Option<Instant>,
+    /// One was there and is gone: it is being started again.
+    missing: bool,
 }
 
 impl Probers {
     /// Looks for them, thoroughly only now and then or when one is gone.
     pub fn look(&mut self) -> &[u32] {
+        self.missing |= !self.known.iter().all(|pid| is_prober(*pid));
         let is_recent = self.looked.is_some_and(|looked| looked.elapsed() < LOOK_AGAIN);
-        if !is_recent || self.known.is_empty() || !self.known.iter().all(|pid| is_prober(*pid)) {
+        if self.missing || !is_recent {
             self.known = all();
             self.looked = Some(Instant::now());
+            self.missing &= self.known.is_empty();
         }
         &self.known
     }

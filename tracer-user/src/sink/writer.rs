@@ -141,3 +141,74 @@ fn write_all(
     render.end(&mut bytes);
     flush(&mut bytes)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        sync::{Arc, Mutex},
+        time::{Duration, Instant},
+    };
+
+    use tracer_core::{
+        Tracer,
+        input::Clock,
+        output::{Body, LostEvent},
+        target::Rules,
+        tracer::Identity,
+    };
+
+    use super::*;
+    use crate::sink::jsonl::JsonLines;
+
+    /// A reader that takes nothing until it is let.
+    struct Stuck(Receiver<()>, Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Stuck {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            // When the other end is gone it takes all.
+            let _ = self.0.recv();
+            self.1.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn lines() -> impl FnMut() -> Vec<Line> {
+        let identity = Identity { node: "node".into(), run_id: "run".into() };
+        let rules = Rules { quiet: 0, reset_reasons: std::collections::HashMap::new() };
+        let mut tracer = Tracer::new(identity, rules, Clock::default());
+        move || {
+            let mut lines = Vec::new();
+            let lost = LostEvent { stage: "sink".to_owned(), reason: "slow_reader".to_owned(), count: 1 };
+            tracer.announce(0, Body::Lost(lost), &mut lines);
+            lines
+        }
+    }
+
+    #[test]
+    fn a_reader_that_is_stuck_holds_up_nothing_and_gets_what_must_not_be_dropped() {
+        let (let_go, stuck) = std::sync::mpsc::channel();
+        let written = Arc::new(Mutex::new(Vec::new()));
+        let reader = Stuck(stuck, Arc::clone(&written));
+        let mut output = Output::start(Box::new(JsonLines), Box::new(reader)).unwrap();
+        let (mut line, began) = (lines(), Instant::now());
+        for _ in 0..3 * QUEUE {
+            output.send(line()).unwrap();
+        }
+        let sure = line();
+        let seq = format!("\"seq\":{},", sure[0].seq);
+        output.send_surely(sure).unwrap();
+        output.send(line()).unwrap();
+        assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+        let dropped = output.take_dropped();
+        assert!((2 * QUEUE as u64 - 1..=2 * QUEUE as u64 + 1).contains(&dropped), "{dropped}");
+        drop(let_go);
+        output.finish().unwrap();
+        let text = String::from_utf8(written.lock().unwrap().clone()).unwrap();
+        assert_eq!(text.lines().count() as u64 + dropped, 3 * QUEUE as u64 + 2);
+        assert!(text.lines().last().unwrap().contains(&seq), "what must not be dropped comes last");
+    }
+}
