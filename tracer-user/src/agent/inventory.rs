@@ -22,6 +22,9 @@ use crate::host::pods::{Container, Pod};
 /// Pods that are remembered after their end, so that what is left of them is not taken for new.
 const REMEMBERED: usize = 1024;
 
+/// How long it takes to put all pods of a node in scope that were there before the agent.
+const FIRST_LOOK: Mono = 1_000_000_000;
+
 /// What is to be done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
@@ -82,12 +85,15 @@ pub struct Inventory {
     ended: VecDeque<(String, BTreeSet<String>)>,
     /// The API has told what there was when it was first asked.
     complete: bool,
+    /// When the node was looked at first.
+    started: Option<Mono>,
 }
 
 impl Inventory {
     /// All pods that run now, by their cgroups.
     pub fn scanned(&mut self, pods: &[Pod], now: Mono, view: &impl View) -> Vec<Command> {
         let mut commands = Vec::new();
+        self.started.get_or_insert(now);
         for pod in pods {
             let meta = self.meta.get(&pod.uid);
             let Some(tracked) = self.tracked.get_mut(&pod.uid) else {
@@ -126,7 +132,8 @@ impl Inventory {
     pub fn added(&mut self, uid: &str, target: Option<TargetId>, now: Mono) -> Vec<Command> {
         let (Some(pod), mut commands) = (self.adding.remove(uid), Vec::new()) else { return Vec::new() };
         if let Some(target) = target {
-            let mut tracked = Tracked::new(target, &pod);
+            let from_start = self.started.is_some_and(|started| now <= started + FIRST_LOOK);
+            let mut tracked = Tracked::new(target, &pod, from_start.then_some(now));
             let meta = self.meta.get(uid);
             if meta.is_some_and(|meta| meta.deleted.is_some()) {
                 commands.push(Command::Doubt(target, Gap::Late));
@@ -193,7 +200,11 @@ impl Inventory {
         let mut commands = Vec::new();
         let mut over = Vec::new();
         for (uid, tracked) in &mut self.tracked {
-            if let Some((interface_gone, end)) = tracked.end(self.meta.get(uid), now, view) {
+            let meta = self.meta.get(uid);
+            if let Some((interface_gone, end)) = tracked.end(meta, now, view) {
+                if tracked.may_be_late(meta, now, view) {
+                    commands.push(Command::Doubt(tracked.target, Gap::Late));
+                }
                 commands.push(Command::Finish { target: tracked.target, interface_gone, end });
                 over.push(uid.clone());
             }

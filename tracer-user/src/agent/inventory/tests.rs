@@ -151,6 +151,21 @@ fn a_deletion_from_before_the_agent_came_is_a_doubt() {
     assert!(commands.contains(&late) && commands.contains(&told), "{commands:?}");
 }
 
+/// Without the API nothing else tells that the stop signal came before the agent did.
+#[test]
+fn an_exit_without_a_signal_soon_after_the_start_is_a_doubt() {
+    let over = |view: &Seen, now| {
+        let mut inventory = inventory(&["a"]);
+        inventory.ends(now - 30 * SECOND, view);
+        inventory.ends(now, view)
+    };
+    let late = Command::Doubt(1, Gap::Late);
+    let unsignalled = Seen { gone: true, ..seen() };
+    assert_eq!(over(&unsignalled, 60 * SECOND).first(), Some(&late));
+    assert_eq!(over(&stopped(), 60 * SECOND), [finish(false, End::Terminated)]);
+    assert_eq!(over(&unsignalled, 3600 * SECOND), [finish(false, End::Terminated)]);
+}
+
 #[test]
 fn a_restart_gives_a_verdict_and_what_runs_is_observed_anew() {
     let mut inventory = inventory(&["a"]);

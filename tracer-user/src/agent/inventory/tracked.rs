@@ -24,6 +24,8 @@ const AFTER_LAST_EXIT: Duration = Duration::from_secs(30);
 /// The same for a pod of the host network: no interface of its own tells that it is over, and clients
 /// that come after it are refused by the node.
 const AFTER_LAST_EXIT_SHARED: Duration = Duration::from_secs(10);
+/// Longer than most pods take from their deletion to their exit.
+const LONG_GRACE: Duration = Duration::from_secs(15 * 60);
 /// How long after a container was replaced what clients meet still belongs to that: until the new one
 /// listens they are refused.
 const AFTER_REPLACEMENT: Duration = Duration::from_secs(5);
@@ -43,10 +45,12 @@ pub(super) struct Tracked {
     last_gone: Option<Mono>,
     /// When another container took the place of one that was to last.
     replaced: Option<Mono>,
+    from_start: Option<Mono>,
 }
 
 impl Tracked {
-    pub(super) fn new(target: TargetId, pod: &Pod) -> Self {
+    /// `from_start` is when it came into scope, if it was there before the agent.
+    pub(super) fn new(target: TargetId, pod: &Pod, from_start: Option<Mono>) -> Self {
         let containers =
             pod.containers.iter().zip(0..).map(|(container, index)| (container.id.clone(), index));
         Self {
@@ -59,6 +63,7 @@ impl Tracked {
             class_told: false,
             last_gone: None,
             replaced: None,
+            from_start,
         }
     }
 
@@ -158,6 +163,13 @@ impl Tracked {
             self.class_told = true;
             commands.push(Command::Doubt(self.target, Gap::ForeignNetwork(comm.to_owned())));
         }
+    }
+
+    /// Whether its termination may have begun before it came into scope: without the API only a signal
+    /// tells when that was, and the agent may have been started after it.
+    pub(super) fn may_be_late(&self, meta: Option<&Meta>, now: Mono, view: &impl View) -> bool {
+        let soon = |since: Mono| now < since + LONG_GRACE.as_nanos() as u64;
+        meta.is_none() && self.from_start.is_some_and(soon) && !view.was_stopped(self.target)
     }
 
     /// Whether observation ends now: whether the interface is gone, and why.
