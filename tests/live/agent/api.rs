@@ -90,7 +90,7 @@ pub fn cut(posts: bool) -> Result<()> {
     ensure!(named.target.name.starts_with("default/py-"), "{named:?}");
     let phase =
         lines.phases().into_iter().find(|event| event.phase == Phase::PreStop).context("no preStop")?;
-    ensure!(phase.source == Source::Api && &*phase.container.name != "", "{phase:?}");
+    ensure!(phase.source == Source::Api && !phase.container.name.is_empty(), "{phase:?}");
     if !posts {
         ensure!(posted.is_empty(), "{posted:?}");
         return Ok(());
