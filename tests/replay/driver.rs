@@ -243,6 +243,10 @@ impl View for Node<'_> {
         self.tracer.is_ending(target)
     }
 
+    fn is_exiting(&self, target: TargetId) -> bool {
+        self.tracer.is_exiting(target)
+    }
+
     fn was_stopped(&self, target: TargetId) -> bool {
         self.tracer.was_stopped(target)
     }

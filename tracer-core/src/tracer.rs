@@ -123,6 +123,12 @@ impl Tracer {
         self.targets.get(&target).is_some_and(Target::is_ending)
     }
 
+    /// Whether the first process of a container of a target has exited and others may be left.
+    #[must_use]
+    pub fn is_exiting(&self, target: TargetId) -> bool {
+        self.targets.get(&target).is_some_and(Target::is_exiting)
+    }
+
     /// Whether anybody meant to end a container of a target.
     #[must_use]
     pub fn was_stopped(&self, target: TargetId) -> bool {

@@ -79,6 +79,12 @@ impl Target {
             .any(|container| !container.gone && container.lifecycle.termination_began().is_some())
     }
 
+    /// Whether the first process of a container has exited and others may be left.
+    #[must_use]
+    pub fn is_exiting(&self) -> bool {
+        self.containers.iter().any(|container| !container.gone && container.lifecycle.exit().is_some())
+    }
+
     /// Whether anybody meant to end a container of it: its deletion is known, or a signal came.
     #[must_use]
     pub fn was_stopped(&self) -> bool {

@@ -132,10 +132,10 @@ impl Follower {
         }
     }
 
-    /// Whether anything of a pod in scope is ending.
+    /// Whether a container of a pod in scope has exited and others of it may be left.
     #[must_use]
-    pub fn any_terminating(&self, view: &impl View) -> bool {
-        self.inventory.any_terminating(view)
+    pub fn any_exiting(&self, view: &impl View) -> bool {
+        self.inventory.any_exiting(view)
     }
 
     /// Pods in scope.

@@ -68,6 +68,8 @@ pub trait View {
     fn is_terminating(&self, target: TargetId) -> bool;
     /// Whether a container of it is ending and not gone yet.
     fn is_ending(&self, target: TargetId) -> bool;
+    /// Whether the first process of a container of it has exited and others may be left.
+    fn is_exiting(&self, target: TargetId) -> bool;
     /// Whether anybody meant to end a container of it.
     fn was_stopped(&self, target: TargetId) -> bool;
     /// Whether a container ended by itself and as it was meant to.
@@ -231,10 +233,10 @@ impl Inventory {
         self.tracked.get(uid).map(|tracked| tracked.target)
     }
 
-    /// Whether anything of a pod in scope is ending.
+    /// Whether a container of a pod in scope has exited and others of it may be left.
     #[must_use]
-    pub fn any_terminating(&self, view: &impl View) -> bool {
-        self.tracked.values().any(|tracked| view.is_terminating(tracked.target))
+    pub fn any_exiting(&self, view: &impl View) -> bool {
+        self.tracked.values().any(|tracked| view.is_exiting(tracked.target))
     }
 
     /// Pods in scope.

@@ -19,7 +19,8 @@ use crate::{
 
 /// How often, whether or not anything told of a change.
 const REGULARLY: Duration = Duration::from_secs(5);
-/// How often while anything is ending.
+/// How often while a container is exiting: without a pid namespace of its own, only its cgroup tells that
+/// nothing of it is left.
 const IN_A_HURRY: Duration = Duration::from_millis(200);
 /// Changes come in groups: a container's cgroup, then its process.
 const GROUP: Duration = Duration::from_millis(5);
@@ -35,7 +36,7 @@ pub(super) struct Looked {
 }
 
 /// Looks until nobody listens any more. `cgroups` tells of cgroups that are made or entered, `hurry`
-/// whether anything is ending.
+/// whether a container is exiting.
 pub(super) async fn look_regularly<T>(
     hierarchy: Hierarchy,
     mut cgroups: Records,

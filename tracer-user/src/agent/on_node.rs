@@ -42,6 +42,10 @@ impl View for OnNode<'_> {
         self.pipeline.tracer().is_ending(target)
     }
 
+    fn is_exiting(&self, target: TargetId) -> bool {
+        self.pipeline.tracer().is_exiting(target)
+    }
+
     fn was_stopped(&self, target: TargetId) -> bool {
         self.pipeline.tracer().was_stopped(target)
     }

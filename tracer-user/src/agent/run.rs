@@ -127,8 +127,8 @@ impl Agent {
             Happening::LookForEnds => self.follower.look_for_ends(now, &mut on_node)?,
         }
         // Where a container has no pid namespace of its own, only its cgroup tells that it is gone.
-        let ending = self.follower.any_terminating(&on_node);
-        self.hurry.send_if_modified(|hurry| std::mem::replace(hurry, ending) != ending);
+        let exiting = self.follower.any_exiting(&on_node);
+        self.hurry.send_if_modified(|hurry| std::mem::replace(hurry, exiting) != exiting);
         let follower = &self.follower;
         self.cuts.borrow_mut().post(&self.settings, |uid| follower.pod(uid).cloned());
         self.follower.forget_ended();

@@ -31,6 +31,9 @@ impl View for Seen {
     fn is_ending(&self, _: TargetId) -> bool {
         self.ending
     }
+    fn is_exiting(&self, _: TargetId) -> bool {
+        self.ending
+    }
     fn was_stopped(&self, _: TargetId) -> bool {
         self.stopped
     }
