@@ -4,6 +4,7 @@ mod agent;
 mod cases;
 mod cgroups;
 mod children;
+mod kernel;
 mod options;
 mod scene;
 mod signals;
@@ -28,6 +29,7 @@ fn main() -> Result<ExitCode> {
     trials.extend(targets::trials());
     trials.extend(cgroups::trials());
     trials.extend(agent::trials());
+    trials.extend(kernel::trials());
     needs::explain_skips();
     Ok(libtest_mimic::run(&arguments, trials).exit_code())
 }

@@ -18,7 +18,7 @@ use lastpacket_tests::{
 use serde_json::Value;
 use tracer_core::{
     Tracer,
-    books::{Reading, Totals},
+    books::{CurrEstabRule, Reading, Totals},
     event::TargetId,
     input::{Clock, End, Input, InventoryUpdate, NewContainer, NewTarget},
     output::{Line, Subject},
@@ -85,7 +85,12 @@ struct Node<'a> {
 
 impl<'a> Node<'a> {
     fn new(recording: &'a Recording) -> Self {
-        let rules = Rules { quiet: SECOND, reset_reasons: recording.reset_reasons() };
+        let rules = Rules {
+            quiet: SECOND,
+            reset_reasons: recording.reset_reasons(),
+            // The kernel of the recordings, 6.18.
+            curr_estab: Some(CurrEstabRule::EstablishedAndCloseWait),
+        };
         let identity = Identity { node: "node1".into(), run_id: "replay".into() };
         Self {
             recording,

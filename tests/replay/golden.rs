@@ -78,13 +78,8 @@ fn noted_verdict(start: u64, verdict: &Verdict) -> String {
     let connections = verdict.connections;
     write!(
         text,
-        "\n  connections: {} opened, {} found, {} open, {} of peers; {} of {} books balance",
-        connections.opened,
-        connections.found,
-        connections.open,
-        connections.from_peers,
-        verdict.books.iter().filter(|book| book.balanced).count(),
-        verdict.books.len(),
+        "\n  connections: {} opened, {} found, {} open, {} of peers",
+        connections.opened, connections.found, connections.open, connections.from_peers,
     )
     .unwrap();
     text

@@ -8,6 +8,7 @@ pub mod counters;
 pub mod events;
 pub mod kernel_objects;
 pub mod leftovers;
+pub mod machine;
 pub mod needs;
 pub mod netns;
 pub mod process;

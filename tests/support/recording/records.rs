@@ -33,7 +33,7 @@ impl InScope {
         let (kind, bytes) = match line["ev"].as_str()? {
             "state" if its_socket => {
                 let record = state_record(self.target, line);
-                count_state(&mut self.counted, &record);
+                self.counted.count_state(record.old.into(), record.new.into(), || record.socket.segs_out);
                 (Kind::STATE, bytes(&record))
             }
             "reset_sent" if its_socket => {
@@ -81,16 +81,6 @@ pub fn probe(line: &Value) -> bytes::Bytes {
 /// A reset to a segment that met no full socket of the machine's own network namespace.
 pub fn reset_by_node(line: &Value) -> bytes::Bytes {
     bytes(&reset_record(NODE, Kind::RESET_SENT, line))
-}
-
-fn count_state(counters: &mut Counters, record: &StateRecord) {
-    match (record.old, record.new) {
-        (10, 3) => counters.passive_opens += 1,
-        (7, 2) => counters.active_opens += 1,
-        (1 | 8, 7) => counters.estab_resets += 1,
-        (2, 7) if record.socket.segs_out == 0 => counters.active_unsent += 1,
-        _ => {}
-    }
 }
 
 fn state_record(target: u32, line: &Value) -> StateRecord {

@@ -114,7 +114,7 @@ impl Target {
     /// The verdict, after [`finish`](Self::finish). `last_seq` is the last line before it.
     #[must_use]
     pub fn verdict(&self, rules: &Rules, end: End, last_seq: u64) -> Verdict {
-        let books = self.balance();
+        let books = self.balance(rules);
         let gaps = self.gaps(&books, end);
         let traffic = self.traffic(end);
         let (result, reasons) = decide(&self.ledger, &gaps, traffic.quiet_ns, rules.quiet);
@@ -152,7 +152,7 @@ impl Target {
         })
     }
 
-    fn balance(&self) -> Vec<Book> {
+    fn balance(&self, rules: &Rules) -> Vec<Book> {
         let (Some(first), Some(last)) = (&self.first, &self.last) else { return Vec::new() };
         let census = self.ledger.census();
         let received = Received {
@@ -161,7 +161,7 @@ impl Target {
             connections_ended: census.ended,
             connections_open: self.ledger.open(),
         };
-        balance(first, last, &received)
+        balance(first, last, &received, rules.curr_estab)
     }
 
     fn gaps(&self, books: &[Book], end: End) -> Vec<Gap> {

@@ -178,7 +178,7 @@ mod tests {
 
     fn lines() -> impl FnMut() -> Vec<Line> {
         let identity = Identity { node: "node".into(), run_id: "run".into() };
-        let rules = Rules { quiet: 0, reset_reasons: std::collections::HashMap::new() };
+        let rules = Rules { quiet: 0, reset_reasons: std::collections::HashMap::new(), curr_estab: None };
         let mut tracer = Tracer::new(identity, rules, Clock::default());
         move || {
             let mut lines = Vec::new();
