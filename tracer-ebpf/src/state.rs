@@ -15,6 +15,7 @@ use crate::{
 const IPPROTO_TCP: u16 = 6;
 
 const CLOSE: i32 = 7;
+const LISTEN: i32 = 10;
 
 /// A socket went from one state to another.
 #[inline(always)]
