@@ -4,6 +4,7 @@ mod agent;
 mod cases;
 mod cgroups;
 mod children;
+mod endings;
 mod kernel;
 mod options;
 mod scene;
@@ -29,6 +30,7 @@ fn main() -> Result<ExitCode> {
     trials.extend(targets::trials());
     trials.extend(cgroups::trials());
     trials.extend(agent::trials());
+    trials.extend(endings::trials());
     trials.extend(kernel::trials());
     needs::explain_skips();
     Ok(libtest_mimic::run(&arguments, trials).exit_code())

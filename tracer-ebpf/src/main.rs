@@ -6,11 +6,15 @@
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
 
 #[cfg(target_arch = "bpf")]
+mod call;
+#[cfg(target_arch = "bpf")]
 mod cgroup;
 #[cfg(target_arch = "bpf")]
 mod emit;
 #[cfg(target_arch = "bpf")]
 mod exchange;
+#[cfg(target_arch = "bpf")]
+mod http1;
 #[cfg(target_arch = "bpf")]
 mod maps;
 #[cfg(target_arch = "bpf")]
@@ -35,6 +39,8 @@ mod state;
 mod task;
 #[cfg(target_arch = "bpf")]
 mod twin;
+#[cfg(target_arch = "bpf")]
+mod units;
 
 #[cfg(target_arch = "bpf")]
 mod programs {

@@ -11,5 +11,8 @@ pub(crate) fn run() -> Result<()> {
     cargo
         .args(["test", "--workspace", "--lib", "--test", "kube", "--test", "replay", "golden"])
         .env("UPDATE", "1");
+    shell::run(&mut cargo)?;
+    let mut cargo = shell::cargo()?;
+    cargo.args(["test", "--package", "lastpacket-tests", "--test", "report", "golden"]).env("UPDATE", "1");
     shell::run(&mut cargo)
 }

@@ -33,7 +33,8 @@ impl InScope {
         let (kind, bytes) = match line["ev"].as_str()? {
             "state" if its_socket => {
                 let record = state_record(self.target, line);
-                self.counted.count_state(record.old.into(), record.new.into(), || record.socket.segs_out);
+                self.counted
+                    .count_state(record.old.into(), record.new.into(), || number(&line["segs_out"]) as u32);
                 (Kind::STATE, bytes(&record))
             }
             "reset_sent" if its_socket => {
@@ -183,7 +184,8 @@ fn socket(line: &Value) -> Socket {
         last_send: number(&line["lsndtime"]) as u32,
         last_receive: number(&line["lrcvtime"]) as u32,
         jiffies: number(&line["jiffies"]) as u32,
-        segs_out: number(&line["segs_out"]) as u32,
+        // Not recorded: as if none of it was sent.
+        unsent: number(&line["unacked_raw"]) as u32,
         state: number(&line["sk_state"]) as u8,
         shutdown: number(&line["shutdown"]) as u8,
         orphan: number(&line["orphan"]) as u8,

@@ -239,6 +239,7 @@ fn new_container(
         pid: found.init.pid,
         pidns: found.pidns,
         cgroup: found.cgroup,
+        stop_signal: None,
         time,
     }
 }

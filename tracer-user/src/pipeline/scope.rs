@@ -206,7 +206,14 @@ impl Pipeline {
         let netns = key(|key| if let ScopeKey::Netns(key) = key { Some(*key) } else { None });
         // Where targets share a namespace, each container's cgroup is in scope by itself.
         let cgroup = if netns == 0 { container.cgroup.unwrap_or(0) } else { 0 };
-        let entry = InitEntry { netns, cgroup, target: container.target, container: container.container };
+        let entry = InitEntry {
+            netns,
+            cgroup,
+            target: container.target,
+            container: container.container,
+            stop_signal: container.stop_signal.unwrap_or(0),
+            reserved: 0,
+        };
         tracked.inits.push(container.pid);
         let own = ScopeKey::Cgroup(cgroup);
         if cgroup != 0 && !tracked.keys.contains(&own) {
