@@ -6,10 +6,7 @@ use anyhow::{Context, Result, bail};
 
 use super::{Arguments, Found, Member};
 use crate::{
-    agent::{
-        inventory::{Meta, container_name, subject},
-        meta,
-    },
+    agent::meta::{Meta, container_name, subject},
     clock,
     host::{
         cgroup::{self, Cgroup},
@@ -117,7 +114,7 @@ fn uids<'pod>(pods: impl Iterator<Item = &'pod Pod>) -> String {
 }
 
 fn target(pod: &Pod, facts: Option<&PodFacts>) -> Result<Found> {
-    let meta: Option<Meta> = facts.map(|facts| meta(facts, clock::mono_ns()));
+    let meta: Option<Meta> = facts.map(|facts| Meta::new(facts, clock::mono_ns()));
     let mut containers = Vec::new();
     for container in &pod.containers {
         let (name, init) = (container_name(meta.as_ref(), container), container.init.clone());
