@@ -298,23 +298,6 @@ fn an_abort_without_a_reset_is_the_kernel_giving_up() {
 }
 
 #[test]
-fn a_second_socket_of_a_handshake_is_no_peer_that_does_not_answer() {
-    let mut connection = Connection { close: None, ..closed(true, ClosedBy::Kernel, |_| {}) };
-    let (tuple, moment) = (connection.tuple, connection.moment);
-    let change = |bytes_received| StateChange {
-        task: Task::default(),
-        socket: Socket { bytes_received, ..Socket::default() },
-        tuple,
-        old: TcpState::SynRecv,
-        new: TcpState::Close,
-    };
-    connection.change(1, &change(0), moment);
-    assert_eq!(connection.judge(), harmless(Ending::NeverEstablished));
-    connection.change(1, &change(10), moment);
-    assert_eq!(connection.judge(), harmless(Ending::TimedOut));
-}
-
-#[test]
 fn only_what_peers_lost_is_a_loss() {
     let lost = || by_fin(ClosedBy::Exit, asked(100));
     assert_eq!(Connection { role: Role::Client, ..lost() }.judge(), harmless(Ending::Unanswered));

@@ -11,12 +11,12 @@ use std::{
 use tracer_core::{
     event::{Mono, TargetId},
     input::End,
-    output::{K8s, Named, Pod as PodName, Subject, Target},
+    output::Subject,
     verdict::Gap,
 };
 
 use self::tracked::Tracked;
-use super::meta::Meta;
+use super::meta::{self, Meta};
 use crate::host::pods::{Container, Pod};
 
 /// Pods that are remembered after their end, so that what is left of them is not taken for new.

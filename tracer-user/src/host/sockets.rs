@@ -154,9 +154,98 @@ impl SocketDiag {
     }
 }
 
-            let size = self.socket.recv(&mut room, 0).context("cannot read a dump of sockets")?;
-            if read_sockets(&buffer[..size], |attributes| self.counts(attributes), &mut sockets)? {
-                return Ok(sockets);
+/// TCP sockets of a network namespace as they are destroyed, whatever end they came to. The kernel tells
+/// everybody in the namespace, without any privilege (`NL_CFG_F_NONROOT_RECV` of `diag_net_init`).
+pub struct DestroyedSockets(Socket);
+
+/// What came of waiting for sockets to be destroyed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Destroyed {
+    /// Connections whose sockets were.
+    pub connections: Vec<Tuple>,
+    /// There were others, too many to be told of.
+    pub missed: bool,
+}
+
+impl DestroyedSockets {
+    /// `SKNLGRP_INET_TCP_DESTROY` (1) and `SKNLGRP_INET6_TCP_DESTROY` (3) of `linux/sock_diag.h`, as bits.
+    const GROUPS: u32 = 0b101;
+    /// Room for some thousands of them; the kernel gives less where `net.core.rmem_max` says so.
+    const ROOM: usize = 4 << 20;
+
+    /// Listens in the network namespace of the calling thread.
+    ///
+    /// # Errors
+    /// If the kernel has no sock_diag.
+    pub fn of_this_thread() -> Result<Self> {
+        let mut socket = Socket::new(NETLINK_SOCK_DIAG).context("cannot open a sock_diag socket")?;
+        socket.set_rx_buf_sz(Self::ROOM).context("cannot make room for what sock_diag tells")?;
+        socket
+            .bind(&NetlinkAddr::new(0, Self::GROUPS))
+            .context("this kernel does not tell of sockets that are destroyed (Linux 4.2 does)")?;
+        Ok(Self(socket))
+    }
+
+    /// Waits for some, for so long at most.
+    ///
+    /// # Errors
+    /// If the kernel tells what is not understood.
+    pub fn wait(&self, patience: Duration) -> Result<Destroyed> {
+        let mut destroyed = Destroyed::default();
+        // Rounded up, or the last fraction of a millisecond would be spent in a busy loop.
+        let patience = i32::try_from(patience.as_micros().div_ceil(1000)).unwrap_or(i32::MAX);
+        let timeout = PollTimeout::try_from(patience).context("no such time to wait")?;
+        poll(&mut [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)], timeout)
+            .context("cannot wait for sockets to be destroyed")?;
+        let (mut sockets, mut buffer) = (Vec::new(), vec![0; BUFFER]);
+        loop {
+            let mut room = &mut buffer[..];
+            match self.0.recv(&mut room, libc::MSG_DONTWAIT) {
+                Ok(size) => drop(read_sockets(&buffer[..size], |_| true, &mut sockets)?),
+                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => destroyed.missed = true,
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => break,
+                Err(error) => return Err(error).context("cannot read which sockets were destroyed"),
+            }
+        }
+        let connected = sockets.iter().filter(|socket| socket.socket_id.destination_port != 0);
+        destroyed.connections = connected.map(|socket| tuple(&socket.socket_id)).collect();
+        Ok(destroyed)
+    }
+}
+
+/// Takes the sockets out of a buffer of messages, and says whether a dump ends with it.
+fn read_sockets(
+    mut rest: &[u8],
+    counts: impl Fn(&[Nla]) -> bool,
+    sockets: &mut Vec<InetResponseHeader>,
+) -> Result<bool> {
+    while !rest.is_empty() {
+        let message = NetlinkMessage::<SockDiagMessage>::deserialize(rest)
+            .context("cannot decode what sock_diag tells")?;
+        let length = (message.header.length as usize).next_multiple_of(4);
+        match message.payload {
+            NetlinkPayload::InnerMessage(SockDiagMessage::InetResponse(socket)) if counts(&socket.nlas) => {
+                sockets.push(socket.header);
+            }
+            NetlinkPayload::Done(_) => return Ok(true),
+            NetlinkPayload::Error(error) => bail!("the kernel refuses a dump of sockets: {error}"),
+            _ => {}
+        }
+        rest = rest.get(length.max(4)..).unwrap_or_default();
+    }
+    Ok(false)
+}
+
+fn any_socket(family: u8) -> SocketId {
+    if family == AF_INET { SocketId::new_v4() } else { SocketId::new_v6() }
+}
+
+fn cgroup(attributes: &[Nla]) -> Option<u64> {
+    attributes.iter().filter(|attribute| attribute.kind() == INET_DIAG_CGROUP_ID).find_map(|attribute| {
+        let mut id = [0; 8];
+        (attribute.value_len() == id.len()).then(|| attribute.emit_value(&mut id))?;
+        Some(u64::from_ne_bytes(id))
+    })
 }
 
 fn tuple(id: &SocketId) -> Tuple {

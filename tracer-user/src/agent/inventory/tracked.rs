@@ -14,7 +14,7 @@ use tracer_core::{
 
 use super::{Command, View};
 use crate::{
-    agent::meta::{Meta, has_foreign_network},
+    agent::meta::{Meta, container_name, has_foreign_network},
     host::pods::{Container, Pod},
 };
 

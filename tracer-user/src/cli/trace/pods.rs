@@ -9,9 +9,9 @@ use crate::{
     agent::meta::{Meta, container_name, subject},
     clock,
     host::{
-        cgroup::{self, Cgroup},
+        cgroup::{Cgroup, Hierarchy},
         netns,
-        pods::{self, Container, Pod},
+        pods::{Container, Pod, Scanner},
     },
     kube::{
         client,
@@ -33,8 +33,8 @@ pub(super) async fn find(arguments: &Arguments) -> Result<Vec<Found>> {
     if arguments.pod.is_empty() && arguments.selector.is_none() && arguments.container.is_empty() {
         return Ok(Vec::new());
     }
-    let root = cgroup::mount_point().context("no cgroup v2 hierarchy is mounted; run `lastpacket check`")?;
-    let node = pods::scan(&root);
+    let hierarchy = Hierarchy::of_containers().context("pods are found by their cgroups")?;
+    let node = Scanner::new(hierarchy).look().pods;
     let mut found = Vec::new();
     for name in &arguments.pod {
         found.push(match name.split_once('/') {
