@@ -318,20 +318,3 @@ fn what_is_open_when_the_interface_goes_is_lost() {
     assert_eq!(open.judge_at_teardown(), loss(Ending::OpenAtTeardown, Confidence::Certain));
     assert_eq!(by_fin(ClosedBy::Exit, answered()).judge_at_teardown(), harmless(Ending::IdleClosed));
 }
-
-#[test]
-fn a_second_socket_of_a_handshake_is_no_peer_that_does_not_answer() {
-    let mut connection = Connection { close: None, ..closed(true, ClosedBy::Kernel, |_| {}) };
-    let (tuple, moment) = (connection.tuple, connection.moment);
-    let change = |bytes_received| StateChange {
-        task: Task::default(),
-        socket: Socket { bytes_received, ..Socket::default() },
-        tuple,
-        old: TcpState::SynRecv,
-        new: TcpState::Close,
-    };
-    connection.change(1, &change(0), moment);
-    assert_eq!(connection.judge(), harmless(Ending::NeverEstablished));
-    connection.change(1, &change(10), moment);
-    assert_eq!(connection.judge(), harmless(Ending::TimedOut));
-}
