@@ -3,6 +3,7 @@
 mod cases;
 mod cgroups;
 mod children;
+mod endings;
 mod kernel;
 mod options;
 mod scene;
@@ -27,6 +28,7 @@ fn main() -> Result<ExitCode> {
     trials.extend(signals::trials());
     trials.extend(targets::trials());
     trials.extend(cgroups::trials());
+    trials.extend(endings::trials());
     trials.extend(kernel::trials());
     needs::explain_skips();
     Ok(libtest_mimic::run(&arguments, trials).exit_code())

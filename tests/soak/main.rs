@@ -35,12 +35,11 @@ fn main() -> Result<ExitCode> {
     if words.first().is_some_and(|word| word == "child") {
         return server::play(&words[1..]).map(|()| ExitCode::SUCCESS);
     }
-    let mut trials = vec![needs::live("rehearsals_are_judged_as_their_clients_saw_them", soak)];
-    trials.extend(storm::trials());
     // Named in docs/skipped-tests.md with the reason.
     let asked = std::env::var_os("LASTPACKET_SOAK").is_some();
-    let trials: Vec<_> =
-        trials.into_iter().map(|trial| if asked { trial } else { trial.with_ignored_flag(true) }).collect();
+    let storms = storm::trials().into_iter().map(|storm| storm.with_ignored_flag(!asked));
+    let mut trials = vec![needs::live("rehearsals_are_judged_as_their_clients_saw_them", soak)];
+    trials.extend(storms);
     needs::explain_skips();
     let mut arguments = Arguments::from_args();
     // The storm would starve the rehearsals.

@@ -43,8 +43,11 @@ enum Verb {
     Demo,
     /// Run everything that CI runs: lint, all tests with a real kernel, the demo (needs root)
     Test(test::Args),
-    /// Measure start, size and memory beside their limits (needs root)
-    Bench,
+    /// Measure what lastpacket costs, beside what is promised (needs root)
+    Bench(bench::Args),
+    /// The tight loop of `bench`, in the network namespace that it is run in
+    #[command(hide = true)]
+    Tight(bench::tight::Args),
     /// Play the well-known shutdown experiments, and print what was expected and seen (needs root)
     Scenarios(scenarios::Args),
     /// Rehearse servers that people know, and make the tables of docs/servers.md anew (needs root)
@@ -65,7 +68,8 @@ fn main() -> ExitCode {
         Verb::Image(args) => image::run(&args),
         Verb::Demo => demo::run(),
         Verb::Test(args) => test::run(&args),
-        Verb::Bench => bench::run(),
+        Verb::Bench(args) => bench::run(&args),
+        Verb::Tight(args) => bench::tight::run(&args),
         Verb::Scenarios(args) => scenarios::run(&args),
         Verb::Servers(args) => servers::run(&args),
         Verb::Bless => bless::run(),

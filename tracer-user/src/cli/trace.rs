@@ -126,6 +126,7 @@ fn add(pipeline: &mut Pipeline, found: Found, options: &TraceOptions) -> Result<
             pid: init.pid,
             pidns: (init.pidns != machine).then_some(u32::try_from(init.pidns)?),
             cgroup: found.cgroup.as_ref().map(|cgroup| cgroup.id),
+            stop_signal: None,
             time,
         });
     }
