@@ -30,10 +30,15 @@ pub fn renew(page: &str, results: &BTreeMap<String, Vec<Seen>>) -> Result<String
 fn table(server: &str, results: &BTreeMap<String, Vec<Seen>>) -> String {
     let rows = ROWS.iter().filter(|row| row.server == server).map(|row| {
         let seen = results.get(&test_name(row)).map(Vec::as_slice).unwrap_or_default();
-        format!("| `{}` | {} | {} | {} |\n", row.words.trim(), clients(seen), verdicts(seen), why(row))
+        format!("| `{}` | {} | {} | {} |\n", words(row), clients(seen), verdicts(seen), why(row))
     });
     let heads = "\n| `lastpacket rehearse $OPTIONS …` | clients | verdict | why |\n|---|---|---|---|\n";
     format!("{heads}{}\n", rows.collect::<String>())
+}
+
+/// Without the gaps that an option left out leaves.
+fn words(row: &Row) -> String {
+    row.words.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 fn why(row: &Row) -> String {
