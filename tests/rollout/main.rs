@@ -2,7 +2,6 @@
 //! a recorded rollout.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "in a test a panic is the failure's message")]
 
-mod recorded;
 mod scene;
 
 use std::{fs, path::Path, process::Command, thread, time::Duration};
@@ -49,11 +48,6 @@ fn is_golden(name: &str, text: &str) {
     }
     let golden = fs::read_to_string(&path).unwrap_or_default();
     assert_eq!(text, golden, "{name}; if this is meant, `cargo xtask bless`");
-}
-
-#[test]
-fn golden_lines_of_the_agents() {
-    is_golden("agents.jsonl", &recorded::agents_lines());
 }
 
 #[test]

@@ -181,8 +181,10 @@ struct Said {
 
 /// Of both pods: a replay of the recording, which takes a while, made once (`cargo xtask bless`).
 fn said() -> [Said; 2] {
-    let lines: Vec<Value> =
-        include_str!("golden/agents.jsonl").lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let lines: Vec<Value> = include_str!("../fixtures/rollout/agents.jsonl")
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
     OLD.map(|(_, node, _)| {
         let lines: Vec<Value> = lines.iter().filter(|line| line["node"] == node).cloned().collect();
         Said { uid: lines[0]["k8s"]["pod"]["uid"].as_str().unwrap().to_owned(), lines }
