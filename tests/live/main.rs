@@ -1,5 +1,6 @@
 //! The real program on a real kernel: own network namespaces, own servers, independent witnesses.
 
+mod agent;
 mod cases;
 mod cgroups;
 mod children;
@@ -28,6 +29,7 @@ fn main() -> Result<ExitCode> {
     trials.extend(signals::trials());
     trials.extend(targets::trials());
     trials.extend(cgroups::trials());
+    trials.extend(agent::trials());
     trials.extend(endings::trials());
     trials.extend(kernel::trials());
     needs::explain_skips();

@@ -1,10 +1,12 @@
 //! What the test binaries share.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "in a test a panic is the failure's message")]
 
+pub mod api_client;
 pub mod api_server;
 pub mod binary;
 pub mod counters;
 pub mod events;
+pub mod kernel_objects;
 pub mod leftovers;
 pub mod machine;
 pub mod needs;

@@ -94,8 +94,16 @@ impl Running {
     /// # Errors
     /// If the run ends before, or takes too long.
     pub fn wait_for(&mut self, count: usize, wanted: impl Fn(&Body) -> bool) -> Result<()> {
+        self.wait_for_line(count, |line| wanted(&line.body))
+    }
+
+    /// As [`wait_for`](Self::wait_for), with a look at the whole line.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn wait_for_line(&mut self, count: usize, wanted: impl Fn(&Line) -> bool) -> Result<()> {
         let deadline = Instant::now() + PATIENCE;
-        while self.seen.iter().filter(|line| wanted(&line.body)).count() < count {
+        while self.seen.iter().filter(|line| wanted(line)).count() < count {
             match self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
                 Ok(line) => self.seen.push(line?),
                 Err(RecvTimeoutError::Timeout) => bail!("waited too long; seen: {:#?}", self.seen),

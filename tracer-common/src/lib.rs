@@ -14,7 +14,7 @@ pub use counters::{Counters, KINDS, TWINS, TwinState};
 pub use offsets::{ABSENT, Calls, Offsets, Settings};
 pub use pod::Pod;
 pub use records::{
-    Answer, Exchange, ExecRecord, ExitRecord, GoneRecord, Header, Kind, OomRecord, Protocol, ResetRecord,
-    Segment, SegmentClass, SignalRecord, SockKind, Socket, StateRecord, Task, Tuple, task_flags,
+    Answer, CgroupRecord, Exchange, ExecRecord, ExitRecord, GoneRecord, Header, Kind, OomRecord, Protocol,
+    ResetRecord, Segment, SegmentClass, SignalRecord, SockKind, Socket, StateRecord, Task, Tuple, task_flags,
 };
-pub use scope::{InitEntry, LANES, MAX_INITS, MAX_TARGETS, Mode, NODE, ScopeEntry};
+pub use scope::{InitEntry, LANES, MAX_INITS, MAX_PROBERS, MAX_TARGETS, Mode, NODE, ScopeEntry};

@@ -348,6 +348,20 @@ pub struct ExecRecord {
     pub parent: Task,
 }
 
+/// `cgroup_mkdir` or `cgroup_attach_task`: a cgroup was made, or a process came into it. Has a ring
+/// buffer of its own, without a [`Header`]: it belongs to no target.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CgroupRecord {
+    /// Its path from the root of its hierarchy, ended by a zero; cut off where it is longer.
+    pub path: [u8; Self::PATH],
+}
+
+impl CgroupRecord {
+    /// Room for the path: two levels of a pod below the prefixes of a node in a container.
+    pub const PATH: usize = 512;
+}
+
 macro_rules! pod {
     ($($ty:ty = $size:literal),* $(,)?) => { $(
         // SAFETY: repr(C), integers and byte arrays only; the size, asserted below, leaves no padding.
@@ -370,4 +384,5 @@ pod!(
     OomRecord = 24,
     GoneRecord = 24,
     ExecRecord = 96,
+    CgroupRecord = 512,
 );

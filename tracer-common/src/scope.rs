@@ -8,6 +8,9 @@ pub const MAX_TARGETS: u32 = 1024;
 /// Container inits that can be registered at the same time.
 pub const MAX_INITS: u32 = 4 * MAX_TARGETS;
 
+/// Processes whose connections are probes: one kubelet a node, a few where nodes are nested.
+pub const MAX_PROBERS: u32 = 64;
+
 /// Copies of the counters per CPU: a program that may interrupt another that counts the same has a copy
 /// of its own, because neither adds atomically.
 pub const LANES: u32 = 2;

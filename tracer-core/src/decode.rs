@@ -25,6 +25,18 @@ pub enum Undecodable {
     UnknownState(u8),
 }
 
+impl Undecodable {
+    /// The word for it in events and metrics.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Short => "short",
+            Self::UnknownKind(_) => "unknown_kind",
+            Self::UnknownState(_) => "unknown_state",
+        }
+    }
+}
+
 /// `SI_KERNEL` of `asm-generic/siginfo.h`.
 const SI_KERNEL: i32 = 0x80;
 /// `TRACE_SIGNAL_DELIVERED` of `include/trace/events/signal.h`.

@@ -9,6 +9,7 @@ use crate::{
     event::{Mono, TargetId, TcpState, Tuple},
     lifecycle::Source,
     output::{EndpointEvent, Subject},
+    verdict::Gap,
 };
 
 /// One input.
@@ -142,6 +143,8 @@ pub enum InventoryUpdate {
         target: TargetId,
         /// How it is named in events from now on.
         subject: Arc<Subject>,
+        /// How its containers are named from now on, by number.
+        containers: Vec<(u32, Arc<str>)>,
     },
     /// A container of it.
     Container(NewContainer),
@@ -167,6 +170,15 @@ pub enum InventoryUpdate {
         time: Mono,
         /// How it is now.
         endpoint: EndpointEvent,
+        /// It was so already when it was first heard of: no event of its own.
+        initial: bool,
+    },
+    /// A reason for which the target's verdict cannot be better than unproven.
+    Doubted {
+        /// Whose.
+        target: TargetId,
+        /// Why.
+        gap: Gap,
     },
     /// Deletion of the target is known, or the preStop hook of a container starts.
     PreStop {

@@ -140,7 +140,9 @@ pub struct EndpointEvent {
 pub struct LostEvent {
     /// Where: `kernel` (a program was skipped), `ring_buffer`, `decode`, `attribute`, `sink`.
     pub stage: String,
-    /// Why.
+    /// Why: `skipped` (a program was running already on the same CPU), `full` (the ring buffer, see
+    /// `--ring-buffer`), `slow_reader` (of the output), `short`, `unknown_kind`, `unknown_state`
+    /// (records of another version).
     pub reason: String,
     /// How many records or lines.
     pub count: u64,

@@ -23,6 +23,7 @@ use crate::{
     input::{Network, NewTarget},
     ledger::Ledger,
     output::{Body, Subject},
+    verdict::Gap,
     words::Phase,
 };
 
@@ -47,6 +48,8 @@ pub struct Target {
     one_way: Vec<u16>,
     late: bool,
     shared_network: bool,
+    /// What else spoils the proof.
+    doubts: Vec<Gap>,
     containers: Vec<Container>,
     /// Which container listened last on a port.
     listeners: HashMap<u16, u32>,
@@ -86,6 +89,7 @@ impl Target {
             one_way: target.one_way,
             late: target.late,
             shared_network: target.shared_network,
+            doubts: Vec::new(),
             containers: Vec::new(),
             listeners: HashMap::new(),
             ledger: Ledger::default(),
@@ -101,6 +105,16 @@ impl Target {
             exhibits: Exhibits::default(),
             refused: VecDeque::new(),
             first_seq: None,
+        }
+    }
+
+    /// Its names were learned, and those of these containers, by number.
+    pub fn rename(&mut self, subject: Arc<Subject>, containers: Vec<(u32, Arc<str>)>) {
+        self.subject = subject;
+        for (index, name) in containers {
+            if let Some(container) = self.containers.get_mut(index as usize) {
+                container.name = name;
+            }
         }
     }
 

@@ -117,6 +117,30 @@ impl Tracer {
         self.targets.get(&target).is_some_and(Target::is_terminating)
     }
 
+    /// Whether a container of a target is ending and not gone yet.
+    #[must_use]
+    pub fn is_ending(&self, target: TargetId) -> bool {
+        self.targets.get(&target).is_some_and(Target::is_ending)
+    }
+
+    /// Whether the first process of a container of a target has exited and others may be left.
+    #[must_use]
+    pub fn is_exiting(&self, target: TargetId) -> bool {
+        self.targets.get(&target).is_some_and(Target::is_exiting)
+    }
+
+    /// Whether anybody meant to end a container of a target.
+    #[must_use]
+    pub fn was_stopped(&self, target: TargetId) -> bool {
+        self.targets.get(&target).is_some_and(Target::was_stopped)
+    }
+
+    /// Whether a container of a target ended by itself and as it was meant to.
+    #[must_use]
+    pub fn completed(&self, target: TargetId, container: u32) -> bool {
+        self.targets.get(&target).is_some_and(|target| target.completed(container))
+    }
+
     /// Records that could not be decoded, and records of no known target.
     #[must_use]
     pub fn unaccounted(&self) -> (u64, u64) {
@@ -125,7 +149,7 @@ impl Tracer {
 
     fn lost_record(&mut self, error: Undecodable, out: &mut Vec<Line>) {
         self.undecodable += 1;
-        let lost = LostEvent { stage: "decode".to_owned(), reason: error.to_string(), count: 1 };
+        let lost = LostEvent { stage: "decode".to_owned(), reason: error.word().to_owned(), count: 1 };
         self.announce(self.scribe.clock.mono, Body::Lost(lost), out);
     }
 
@@ -134,10 +158,9 @@ impl Tracer {
         if let EventKind::State(change) = &event.kind {
             jiffies.observe(event.time, change.socket.jiffies);
         }
+        let time = event.time;
         if event.target == NODE {
-            if let EventKind::State(change) = &event.kind {
-                targets.values_mut().for_each(|target| target.probe(event.time, change.tuple.mirrored()));
-            }
+            self.node_event(event, out);
             return;
         }
         let Some(target) = targets.get_mut(&event.target) else {
@@ -146,7 +169,6 @@ impl Tracer {
             return;
         };
         target.count_record();
-        let time = event.time;
         with(target, scribe, out, |target, emit| match &event.kind {
             EventKind::State(change) => target.state(time, change, jiffies, emit),
             EventKind::ResetSent(reset) => target.reset_sent(time, reset, rules, emit),
@@ -159,6 +181,34 @@ impl Tracer {
         });
     }
 
+    /// What belongs to no target by itself: a probe, known by the address that it goes to; a reset to a
+    /// segment that met no socket of the machine's own namespace, known by who listened there last.
+    fn node_event(&mut self, event: &Event, out: &mut Vec<Line>) {
+        let Self { targets, rules, scribe, .. } = self;
+        match &event.kind {
+            EventKind::State(change) => {
+                let tuple = change.tuple.mirrored();
+                let probed = targets.values_mut().filter(|target| target.has_address(tuple.local_ip()));
+                probed.for_each(|target| target.probe(event.time, tuple));
+            }
+            EventKind::ResetSent(reset) => {
+                let mut owners: Vec<_> = targets
+                    .values_mut()
+                    .filter(|target| target.listened_in_shared(reset.tuple.local_port))
+                    .collect();
+                // Of two, the one that goes: its successor listens.
+                owners.sort_by_key(|target| !target.is_terminating());
+                // Resets of the machine's own ports are nobody's here.
+                if let Some(target) = owners.first_mut() {
+                    with(target, scribe, out, |target, emit| {
+                        target.reset_sent(event.time, reset, rules, emit);
+                    });
+                }
+            }
+            _ => self.unattributed += 1,
+        }
+    }
+
     fn inventory(&mut self, update: InventoryUpdate, out: &mut Vec<Line>) {
         match update {
             InventoryUpdate::Target(new) => {
@@ -168,9 +218,9 @@ impl Tracer {
                     emit(time, Body::TargetStarted(TargetStarted { late }));
                 });
             }
-            InventoryUpdate::Named { target, subject } => {
+            InventoryUpdate::Named { target, subject, containers } => {
                 if let Some(target) = self.targets.get_mut(&target) {
-                    target.subject = subject;
+                    target.rename(subject, containers);
                 }
             }
             InventoryUpdate::Container(new) => {
@@ -181,8 +231,11 @@ impl Tracer {
                     target.existing(time, &listening, &connections, udp_sockets, emit);
                 });
             }
-            InventoryUpdate::Endpoint { target, time, endpoint } => {
-                self.with(target, out, |target, _, emit| target.endpoint(time, endpoint, emit));
+            InventoryUpdate::Endpoint { target, time, endpoint, initial } => {
+                self.with(target, out, |target, _, emit| target.endpoint(time, endpoint, initial, emit));
+            }
+            InventoryUpdate::Doubted { target, gap } => {
+                self.with(target, out, |target, _, _| target.doubt(gap));
             }
             InventoryUpdate::PreStop { target, container, time, source } => {
                 self.with(target, out, |target, _, emit| target.pre_stop(container, time, source, emit));

@@ -205,6 +205,8 @@ pub enum Gap {
     SharedNetwork,
     /// The container's exit was not seen.
     NoExit,
+    /// Its connections are not the host kernel's, but of a kernel of its own, by this name.
+    ForeignNetwork(String),
 }
 
 impl std::fmt::Display for Gap {
@@ -219,6 +221,9 @@ impl std::fmt::Display for Gap {
             Self::NoTotals => f.write_str("the kernel's own totals of the network namespace could not be read"),
             Self::SharedNetwork => f.write_str("the network namespace is shared with others, so that it has no totals of its own (host network)"),
             Self::NoExit => f.write_str("the exit was not seen"),
+            Self::ForeignNetwork(name) => {
+                write!(f, "its network is not the host kernel's, but that of {name}, which cannot be seen from outside")
+            }
         }
     }
 }

@@ -8,6 +8,8 @@
 #[cfg(target_arch = "bpf")]
 mod call;
 #[cfg(target_arch = "bpf")]
+mod cgroup;
+#[cfg(target_arch = "bpf")]
 mod emit;
 #[cfg(target_arch = "bpf")]
 mod exchange;
@@ -17,6 +19,8 @@ mod http1;
 mod maps;
 #[cfg(target_arch = "bpf")]
 mod offsets;
+#[cfg(target_arch = "bpf")]
+mod probe;
 #[cfg(target_arch = "bpf")]
 mod process;
 #[cfg(target_arch = "bpf")]
@@ -46,7 +50,7 @@ mod programs {
     };
 
     use crate::{
-        exchange,
+        cgroup, exchange,
         offsets::settings,
         process, reset, signal, state,
         twin::{self, Twin},
@@ -150,6 +154,20 @@ mod programs {
     #[raw_tracepoint(tracepoint = "sock_send_length")]
     pub fn sock_send_length(ctx: RawTracePointContext) -> i32 {
         exchange::written(ctx.arg(0), ctx.arg(1));
+        0
+    }
+
+    /// `TP_PROTO(struct cgroup *cgrp, const char *path)`
+    #[raw_tracepoint(tracepoint = "cgroup_mkdir")]
+    pub fn cgroup_mkdir(ctx: RawTracePointContext) -> i32 {
+        cgroup::changed(ctx.arg(1));
+        0
+    }
+
+    /// `TP_PROTO(struct cgroup *dst_cgrp, const char *path, struct task_struct *task, bool threadgroup)`
+    #[raw_tracepoint(tracepoint = "cgroup_attach_task")]
+    pub fn cgroup_attach_task(ctx: RawTracePointContext) -> i32 {
+        cgroup::changed(ctx.arg(1));
         0
     }
 

@@ -6,7 +6,8 @@ use aya_ebpf::{
     maps::{HashMap, PerCpuArray, RingBuf},
 };
 use tracer_common::{
-    Counters, InitEntry, LANES, MAX_INITS, MAX_TARGETS, ScopeEntry, TWINS as TWINS_COUNT, TwinState,
+    Counters, InitEntry, LANES, MAX_INITS, MAX_PROBERS, MAX_TARGETS, ScopeEntry, TWINS as TWINS_COUNT,
+    TwinState,
 };
 
 use crate::{exchange::Conversation, http1::Head, units::Walk};
@@ -24,6 +25,14 @@ pub static SCOPE_CGROUPS: HashMap<u64, ScopeEntry> = HashMap::with_max_entries(M
 /// Container inits by process id. Made and removed by user space, read on signals and exits.
 #[map]
 pub static INITS: HashMap<u32, InitEntry> = HashMap::with_max_entries(MAX_INITS, 0);
+
+/// Processes whose connections are probes, by process id. Made and removed by user space.
+#[map]
+pub static PROBERS: HashMap<u32, u32> = HashMap::with_max_entries(MAX_PROBERS, 0);
+
+/// Sockets of probers from SYN_SENT until their next change of state, by address.
+#[map]
+pub static PROBES: HashMap<u64, u32> = HashMap::with_max_entries(1 << 12, BPF_F_NO_PREALLOC);
 
 /// Counters by the target's slot, once per lane. Zeroed by nobody: user space takes differences.
 #[map]
@@ -48,6 +57,10 @@ pub static HEADS: PerCpuArray<Head> = PerCpuArray::with_max_entries(1, 0);
 /// program may interrupt the other.
 #[map]
 pub static WALKS: PerCpuArray<Walk> = PerCpuArray::with_max_entries(2, 0);
+
+/// Cgroups that were made or entered, on their way to user space.
+#[map]
+pub static CGROUPS: RingBuf = RingBuf::with_byte_size(64 << 10, 0);
 
 /// Records on their way to user space. The size is set at load.
 #[map]

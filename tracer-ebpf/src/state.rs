@@ -7,6 +7,7 @@ use tracer_common::{Kind, Mode, StateRecord};
 use crate::{
     emit, exchange,
     offsets::field,
+    probe,
     scope::{self, Lane},
     sock, task,
 };
@@ -14,18 +15,21 @@ use crate::{
 const IPPROTO_TCP: u16 = 6;
 
 const CLOSE: i32 = 7;
+const LISTEN: i32 = 10;
 
 /// A socket went from one state to another.
 #[inline(always)]
 pub fn changed(ctx: &RawTracePointContext, lane: Lane, sk: u64, old: i32, new: i32) {
-    let Some(entry) = scope::find(sock::net(sk), || sock::cgroup(sk)) else { return };
+    let probe = probe::told(sk, old, new);
+    let Some(entry) = probe.or_else(|| scope::find(sock::net(sk), || sock::cgroup(sk))) else { return };
     // MPTCP sockets fire it too (protocol 262); their subflows are counted as what they are.
     if field!(sk, sk_protocol: u16) != IPPROTO_TCP {
         return;
     }
     let segments_sent = || field!(sk, segs_out: u32);
     scope::count(lane, entry.target, |counters| counters.count_state(old, new, segments_sent));
-    if entry.mode != Mode::ARMED {
+    // Who listens where must be known before anything ends: it is told of known targets too.
+    if entry.mode != Mode::ARMED && new != LISTEN {
         return;
     }
     emit::send::<StateRecord>(lane, Kind::STATE, entry, |record, header| {

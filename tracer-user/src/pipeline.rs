@@ -37,6 +37,7 @@ pub use self::scope::TargetSpec;
 use self::scope::Tracked;
 use crate::{
     clock,
+    host::cgroup::Hierarchy,
     kernel::{
         facts::{self, Facts},
         probes::{LoadOptions, Probes},
@@ -78,7 +79,9 @@ pub struct Pipeline {
     /// Targets that entered a phase since their books were read.
     phase_entered: BTreeSet<TargetId>,
     missed: u64,
-    records_lost: u64,
+    unattributed: u64,
+    /// Records that found the ring buffer full, by slot: the programs' counters only grow.
+    records_lost: BTreeMap<TargetId, u64>,
     ticks: u32,
 }
 
@@ -112,11 +115,19 @@ impl Pipeline {
             lines: Vec::new(),
             phase_entered: BTreeSet::new(),
             missed: 0,
-            records_lost: 0,
+            unattributed: 0,
+            records_lost: BTreeMap::new(),
             ticks: 0,
         };
         pipeline.missed = pipeline.missed_now();
-        pipeline.announce(Body::AgentStarted(pipeline.agent_started(&facts)?))?;
+        let mut started = pipeline.agent_started(&facts)?;
+        if settings.load.inventory && !Hierarchy::of_containers()?.is_version_2 {
+            started.cannot_show.push(
+                "which container of a pod a connection belongs to, and host-network pods (cgroup version 1)"
+                    .to_owned(),
+            );
+        }
+        pipeline.announce(Body::AgentStarted(started))?;
         Ok(pipeline)
     }
 
@@ -134,6 +145,29 @@ impl Pipeline {
         })
     }
 
+    /// From now on connections that these processes make are probes.
+    ///
+    /// # Errors
+    /// If there are too many.
+    pub fn set_probers(&mut self, pids: &[u32]) -> Result<()> {
+        self.probes.set_probers(pids)
+    }
+
+    /// Cgroups that are made or entered from now on; of use once, and with
+    /// [`LoadOptions::inventory`].
+    ///
+    /// # Errors
+    /// If they were taken before.
+    pub fn take_cgroups(&mut self) -> Result<Records> {
+        self.probes.take_cgroups()
+    }
+
+    /// The core, to look at.
+    #[must_use]
+    pub fn tracer(&self) -> &Tracer {
+        &self.tracer
+    }
+
     /// Whether nothing is left of any container of a target.
     #[must_use]
     pub fn is_gone(&self, target: TargetId) -> bool {
@@ -145,7 +179,7 @@ impl Pipeline {
     /// # Errors
     /// If the output cannot be written.
     pub fn update(&mut self, update: InventoryUpdate) -> Result<()> {
-        if let InventoryUpdate::Named { target, subject } = &update
+        if let InventoryUpdate::Named { target, subject, .. } = &update
             && let Some(tracked) = self.tracked.get_mut(target)
         {
             tracked.subject = Arc::clone(subject);
@@ -275,7 +309,7 @@ impl Pipeline {
             self.output.send(std::mem::take(&mut self.lines))?;
         }
         let dropped = self.output.take_dropped();
-        self.tell_lost("sink", "the reader of the output is too slow", dropped);
+        self.tell_lost("sink", "slow_reader", dropped);
         Ok(())
     }
 

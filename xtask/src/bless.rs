@@ -8,7 +8,9 @@ use crate::shell;
 /// them. Look at the difference before you commit it.
 pub(crate) fn run() -> Result<()> {
     let mut cargo = shell::cargo()?;
-    cargo.args(["test", "--workspace", "--lib", "golden"]).env("UPDATE", "1");
+    cargo
+        .args(["test", "--workspace", "--lib", "--test", "kube", "--test", "replay", "golden"])
+        .env("UPDATE", "1");
     shell::run(&mut cargo)?;
     let mut cargo = shell::cargo()?;
     cargo.args(["test", "--package", "lastpacket-tests", "--test", "report", "golden"]).env("UPDATE", "1");

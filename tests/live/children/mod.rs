@@ -3,6 +3,7 @@
 pub mod confined;
 mod hold;
 mod http;
+mod probe;
 mod seccomp;
 
 use std::{
@@ -14,7 +15,7 @@ use std::{
     time::Duration,
 };
 
-pub use self::hold::Holder;
+pub use self::{hold::Holder, probe::Prober};
 
 use anyhow::{Context, Result, bail};
 use lastpacket_tests::netns::Namespace;
@@ -46,6 +47,7 @@ pub fn play(role: &str) -> Result<()> {
         ("denied", what) => confined::become_program(what),
         ("hold", count) => hold::hold(count.parse()?),
         ("hold-and-part", count) => hold::hold_and_part(count.parse()?),
+        ("probe", _) => probe::probe(),
         ("http", port) => http::serve_alone(port.parse()?),
         ("http-forking", port) => http::serve_by_workers(port.parse()?),
         ("http-worker", _) => http::serve(&listener()?),

@@ -22,6 +22,7 @@ impl Target {
     pub fn state(&mut self, time: Mono, change: &StateChange, jiffies: &Jiffies, emit: &mut Emit<'_>) {
         let container = self.container_of(change.socket.cgroup, change.tuple.local_port);
         if change.old == TcpState::Listen && change.new == TcpState::Close {
+            self.listeners.entry(change.tuple.local_port).or_insert(container);
             return;
         }
         if change.new == TcpState::Listen {
@@ -76,6 +77,19 @@ impl Target {
                 teller.tell(connection, told);
             });
         }
+    }
+
+    /// Whether it is reached by this address, as far as its addresses are known: a pod that was found
+    /// before its network was set up has but its loopback's.
+    #[must_use]
+    pub fn has_address(&self, address: IpAddr) -> bool {
+        self.addresses.contains(&address) || self.addresses.iter().all(IpAddr::is_loopback)
+    }
+
+    /// Whether it shares its network namespace and listened on a port there.
+    #[must_use]
+    pub fn listened_in_shared(&self, port: u16) -> bool {
+        self.shared_network && self.listeners.contains_key(&port)
     }
 
     /// The kubelet made a connection, as the pod sees it.

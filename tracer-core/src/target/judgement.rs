@@ -6,11 +6,11 @@ use super::{
 };
 use crate::{
     books::{Book, Reading, Received, balance},
-    event::{Mono, ResetSent, SegmentClass, SocketKind},
+    event::{ExitStatus, Mono, ResetSent, SegmentClass, SocketKind},
     findings::{Case, Finding, Suspect, find},
     input::End,
     verdict::{Connections, Evidence, Gap, TrafficSummary, Verdict, decide, list_losses, list_peers},
-    words::Ending,
+    words::{Cause, Ending, Phase},
 };
 
 impl Target {
@@ -71,12 +71,52 @@ impl Target {
         !self.containers.is_empty() && self.containers.iter().all(|container| container.gone)
     }
 
+    /// Whether a container is in a phase after running, and not gone yet.
+    #[must_use]
+    pub fn is_ending(&self) -> bool {
+        self.containers
+            .iter()
+            .any(|container| !container.gone && container.lifecycle.termination_began().is_some())
+    }
+
+    /// Whether the first process of a container has exited and others may be left.
+    #[must_use]
+    pub fn is_exiting(&self) -> bool {
+        self.containers.iter().any(|container| !container.gone && container.lifecycle.exit().is_some())
+    }
+
+    /// Whether anybody meant to end a container of it: its deletion is known, or a signal came.
+    #[must_use]
+    pub fn was_stopped(&self) -> bool {
+        let stops = [Phase::PreStop, Phase::StopSignal, Phase::KillSignal];
+        let stopped =
+            |container: &Container| stops.iter().any(|phase| container.lifecycle.entered(*phase).is_some());
+        self.containers.iter().any(stopped)
+    }
+
+    /// Whether a container ended by itself and as it was meant to, as init containers do.
+    #[must_use]
+    pub fn completed(&self, container: u32) -> bool {
+        let lifecycle = self.containers.get(container as usize).map(|container| &container.lifecycle);
+        lifecycle.is_some_and(|lifecycle| {
+            lifecycle.cause() == Some(Cause::Itself)
+                && lifecycle.exit().is_some_and(|(_, status)| status == ExitStatus::Code(0))
+        })
+    }
+
+    /// A reason for which its traffic cannot be proven to have stopped.
+    pub fn doubt(&mut self, gap: Gap) {
+        if !self.doubts.contains(&gap) {
+            self.doubts.push(gap);
+        }
+    }
+
     /// The verdict, after [`finish`](Self::finish). `last_seq` is the last line before it.
     #[must_use]
     pub fn verdict(&self, rules: &Rules, end: End, last_seq: u64) -> Verdict {
         let books = self.balance(rules);
-        let gaps = self.gaps(&books);
-        let traffic = self.traffic();
+        let gaps = self.gaps(&books, end);
+        let traffic = self.traffic(end);
         let (result, reasons) = decide(&self.ledger, &gaps, traffic.quiet_ns, rules.quiet);
         let (lost, doubts) = self.ledger.losses().totals();
         Verdict {
@@ -124,7 +164,7 @@ impl Target {
         balance(first, last, &received, rules.curr_estab)
     }
 
-    fn gaps(&self, books: &[Book]) -> Vec<Gap> {
+    fn gaps(&self, books: &[Book], end: End) -> Vec<Gap> {
         let mut gaps = Vec::new();
         if self.shared_network {
             gaps.push(Gap::SharedNetwork);
@@ -149,27 +189,31 @@ impl Target {
         if self.late {
             gaps.push(Gap::Late);
         }
-        if !self.containers.is_empty() && self.exited_at().is_none() {
+        gaps.extend(self.doubts.iter().cloned());
+        if !self.containers.is_empty() && self.exited_at(end).is_none() {
             gaps.push(Gap::NoExit);
         }
         gaps
     }
 
-    /// The exit of the last container to exit, if all did.
-    fn exited_at(&self) -> Option<Mono> {
-        let mut exits =
-            self.containers.iter().map(|container| container.lifecycle.exit().map(|(time, _)| time));
+    /// The exit of the last container to exit, if all did; where one was restarted, the others run on.
+    fn exited_at(&self, end: End) -> Option<Mono> {
+        let exits = self.containers.iter().map(|container| container.lifecycle.exit().map(|(time, _)| time));
+        if end == End::Restarted {
+            return exits.flatten().max();
+        }
+        let mut exits = exits;
         exits.try_fold(0, |latest, exit| Some(latest.max(exit?))).filter(|_| !self.containers.is_empty())
     }
 
-    fn traffic(&self) -> TrafficSummary {
+    fn traffic(&self, end: End) -> TrafficSummary {
         let traffic = self.ledger.traffic();
         let quiet =
             |exit: Mono| traffic.last_arrival().map(|arrival| exit.cast_signed() - arrival.cast_signed());
         TrafficSummary {
             last_connection_mono_ns: traffic.last_connection,
             last_data_mono_ns: traffic.last_data,
-            quiet_ns: self.exited_at().and_then(quiet),
+            quiet_ns: self.exited_at(end).and_then(quiet),
         }
     }
 

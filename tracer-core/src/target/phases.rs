@@ -40,11 +40,13 @@ impl Target {
         }
     }
 
-    /// An endpoint that leads to it changed.
-    pub fn endpoint(&mut self, time: Mono, endpoint: EndpointEvent, emit: &mut Emit<'_>) {
+    /// An endpoint that leads to it changed, or is as it was when it was first heard of.
+    pub fn endpoint(&mut self, time: Mono, endpoint: EndpointEvent, initial: bool, emit: &mut Emit<'_>) {
         self.unready_since = if endpoint.ready { None } else { self.unready_since.or(Some(time)) };
         self.has_endpoint = true;
-        emit(time, Body::Endpoint(endpoint));
+        if !initial {
+            emit(time, Body::Endpoint(endpoint));
+        }
     }
 
     /// A signal reached the init of a container.

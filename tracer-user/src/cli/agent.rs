@@ -58,7 +58,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<Outcome> {
             readiness: Arc::clone(&readiness),
         };
         tokio::spawn(serve::serve(listener, pages));
-        let (pipeline, _) = arguments.options.start()?;
+        let pipeline = arguments.options.start_agent()?;
         let settings = agent::Settings {
             node,
             checkers: arguments.options.probe_peer.clone(),

@@ -1,6 +1,8 @@
 //! `lastpacket check`: can this machine be traced, and what is missing.
 
-use std::io::Write;
+mod api;
+
+use std::{io::Write, path::PathBuf};
 
 use anyhow::Result;
 
@@ -12,10 +14,15 @@ pub(super) struct Arguments {
     /// How to write the result: text to a terminal, JSON to a pipe
     #[arg(long, value_enum)]
     format: Option<Format>,
+    /// How to reach the Kubernetes API, to see what an agent may do there [default: KUBECONFIG, or the
+    /// service account of a pod]
+    #[arg(long, value_name = "FILE")]
+    kubeconfig: Option<PathBuf>,
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<Outcome> {
-    let conditions = preflight::check();
+    let mut conditions = preflight::check();
+    conditions.extend(api::check(arguments.kubeconfig.as_deref()));
     let possible = conditions.iter().all(|condition| condition.status != Status::Missing);
     let text = match Format::or_fitting(arguments.format) {
         Format::Json => {

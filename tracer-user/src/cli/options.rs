@@ -82,22 +82,36 @@ impl TraceOptions {
         self.start_to(Box::new(Timeline::new(Look::of_stdout())), Box::new(io::stdout()))
     }
 
+    /// As [`start`](Self::start), for an agent, which is told of new cgroups.
+    pub(super) fn start_agent(&self) -> Result<Pipeline> {
+        self.pipeline(Box::new(Timeline::new(Look::of_stdout())), Box::new(io::stdout()), true)
+    }
+
     /// As [`start`](Self::start), with text and its way out chosen by the caller.
     pub(super) fn start_to(
         &self,
         text: Box<dyn Render>,
         to: Box<dyn io::Write + Send>,
     ) -> Result<(Pipeline, Rc<RefCell<Tally>>)> {
+        Ok((self.pipeline(text, to, false)?, Rc::default()))
+    }
+
+    fn pipeline(
+        &self,
+        text: Box<dyn Render>,
+        to: Box<dyn io::Write + Send>,
+        inventory: bool,
+    ) -> Result<Pipeline> {
         require_root()?;
         let render = match self.format() {
             Format::Text => text,
             Format::Json => Box::new(JsonLines),
         };
         let output = Output::start(render, to).context("cannot start a thread")?;
-        let load = LoadOptions { ring_buffer: self.ring_buffer << 10, kernel_log: self.kernel_log };
+        let load =
+            LoadOptions { ring_buffer: self.ring_buffer << 10, kernel_log: self.kernel_log, inventory };
         let node = self.node_name.clone();
-        let pipeline = Pipeline::start(&Settings { load, quiet: self.quiet, node }, output)?;
-        Ok((pipeline, Rc::default()))
+        Pipeline::start(&Settings { load, quiet: self.quiet, node }, output)
     }
 }
 

@@ -23,6 +23,46 @@ fn parse_mount_point(mounts: &str) -> Option<PathBuf> {
     })
 }
 
+/// Where the cgroups of containers are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hierarchy {
+    /// Where it is mounted.
+    pub folder: PathBuf,
+    /// It is version 2: the kernel programs tell its cgroups apart.
+    pub is_version_2: bool,
+}
+
+impl Hierarchy {
+    /// The hierarchy that has the containers: version 2 where the runtime uses it, else one of
+    /// version 1.
+    ///
+    /// # Errors
+    /// If none is mounted.
+    pub fn of_containers() -> Result<Self> {
+        let mounts = fs::read_to_string("/proc/self/mounts").context("cannot read /proc/self/mounts")?;
+        let all = Self::parse(&mounts);
+        let with_pods = all.iter().find(|hierarchy| hierarchy.has_pods());
+        with_pods.or(all.first()).cloned().context("no cgroup hierarchy is mounted; mount cgroup2")
+    }
+
+    /// Version 2 first, then those of version 1.
+    fn parse(mounts: &str) -> Vec<Self> {
+        let mounted = mounts.lines().filter_map(|line| {
+            let mut words = line.split_whitespace().skip(1);
+            let (path, kind) = (words.next()?, words.next()?);
+            let is_version_2 = kind == "cgroup2";
+            (is_version_2 || kind == "cgroup").then(|| Self { folder: path.into(), is_version_2 })
+        });
+        let mut all: Vec<Self> = mounted.collect();
+        all.sort_by_key(|hierarchy| !hierarchy.is_version_2);
+        all
+    }
+
+    fn has_pods(&self) -> bool {
+        ["kubepods", "kubepods.slice"].iter().any(|name| self.folder.join(name).exists())
+    }
+}
+
 /// Whether version 1 controllers are mounted too, so that the machine is hybrid.
 #[must_use]
 pub fn has_version_1() -> bool {
@@ -91,6 +131,8 @@ mod tests {
         let hybrid =
             "cgroup /sys/fs/cgroup/cpu cgroup rw 0 0\ncgroup2 /sys/fs/cgroup/unified cgroup2 rw 0 0\n";
         assert_eq!(parse_mount_point(hybrid), Some(PathBuf::from("/sys/fs/cgroup/unified")));
+        let first = Hierarchy::parse(hybrid);
+        assert!(first[0].is_version_2 && !first[1].is_version_2, "{first:?}");
         assert_eq!(parse_mount_point("cgroup /sys/fs/cgroup/cpu cgroup rw 0 0\n"), None);
     }
 }

@@ -1,13 +1,18 @@
 //! Pods and their containers, by the paths of their cgroups.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     fs,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
-use super::{netns, process::Process};
+use super::{
+    cgroup::Hierarchy,
+    netns,
+    process::{self, Process},
+};
 
 /// What a cgroup's path says of the container in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,10 +63,13 @@ fn container_id(component: &str) -> Option<String> {
 pub struct Container {
     /// Its id.
     pub id: String,
-    /// Id of its cgroup.
-    pub cgroup: u64,
+    /// Its cgroup's id, as the kernel programs see it; `None` where containers are in cgroups of
+    /// version 1.
+    pub cgroup: Option<u64>,
     /// Its first process.
     pub init: Process,
+    /// Inode of its pid namespace, if its init is the first there: then it has it for itself.
+    pub pidns: Option<u32>,
 }
 
 /// A running pod.
@@ -79,19 +87,82 @@ pub struct Pod {
     pub sandbox: Option<Process>,
 }
 
-/// Looks for pods below a cgroup v2 mount point.
-#[must_use]
-pub fn scan(mount_point: &Path) -> Vec<Pod> {
-    let mut found: BTreeMap<String, Vec<Container>> = BTreeMap::new();
-    walk(mount_point, mount_point, &mut |path, folder| {
-        let Some(PodPath { pod_uid, container_id: Some(id) }) = PodPath::parse(path) else { return };
-        let Ok(metadata) = folder.metadata() else { return };
-        if let Some(init) = init_of(folder) {
-            found.entry(pod_uid).or_default().push(Container { id, cgroup: metadata.ino(), init });
+/// What was found at one look.
+#[derive(Clone, Debug, Default)]
+pub struct Found {
+    /// Pods that run.
+    pub pods: Vec<Pod>,
+    /// Containers are being made that have no process of their own yet: look again soon.
+    pub unsettled: bool,
+}
+
+/// Looks for pods again and again. What is known of a container is not read again: only whether it is
+/// still there.
+pub struct Scanner {
+    hierarchy: Hierarchy,
+    /// By the id of the cgroup, which is not used again.
+    known: HashMap<u64, Container>,
+}
+
+impl Scanner {
+    /// Looks in a hierarchy.
+    #[must_use]
+    pub fn new(hierarchy: Hierarchy) -> Self {
+        Self { hierarchy, known: HashMap::new() }
+    }
+
+    /// The pods that run now.
+    pub fn look(&mut self) -> Found {
+        let root = self.hierarchy.folder.clone();
+        let mut seen: BTreeMap<String, Vec<Container>> = BTreeMap::new();
+        let (mut known, mut unsettled) = (HashMap::new(), false);
+        walk(&root, &root, &mut |path, folder| {
+            let Some(PodPath { pod_uid, container_id: Some(id) }) = PodPath::parse(path) else { return };
+            match self.container(id, folder) {
+                Some((cgroup, container)) => {
+                    known.insert(cgroup, container.clone());
+                    seen.entry(pod_uid).or_default().push(container);
+                }
+                None => unsettled |= is_new(folder),
+            }
+        });
+        self.known = known;
+        let own = netns::machine_inode().unwrap_or_default();
+        Found {
+            pods: seen.into_iter().filter_map(|(uid, containers)| pod(uid, containers, own)).collect(),
+            unsettled,
         }
-    });
-    let own = netns::machine_inode().unwrap_or_default();
-    found.into_iter().filter_map(|(uid, containers)| pod(uid, containers, own)).collect()
+    }
+
+    fn container(&self, id: String, folder: &Path) -> Option<(u64, Container)> {
+        let cgroup = folder.metadata().ok()?.ino();
+        let pids = pids(folder);
+        if let Some(container) = self.known.get(&cgroup) {
+            return (!pids.is_empty()).then(|| (cgroup, container.clone()));
+        }
+        let init = init_of(&pids).filter(|init| !is_runtime(&init.comm))?;
+        let shared = process::machine_pidns().ok() == Some(init.pidns);
+        let pidns = (init.is_namespace_init && !shared).then(|| u32::try_from(init.pidns).ok()).flatten();
+        let id_for_kernel = self.hierarchy.is_version_2.then_some(cgroup);
+        Some((cgroup, Container { id, cgroup: id_for_kernel, init, pidns }))
+    }
+}
+
+/// Before it runs the container's program, its first process is the runtime's: `runc:[2:INIT]`, `crun`,
+/// or a copy of the runtime that has no name but a descriptor's number.
+fn is_runtime(comm: &str) -> bool {
+    let prefixes = ["runc", "crun", "youki"];
+    prefixes.iter().any(|prefix| comm.starts_with(prefix))
+        || comm == "exe"
+        || comm.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+/// How long a container may be without a process before it is taken for one that has ended.
+const SETTLES_WITHIN: Duration = Duration::from_secs(2);
+
+fn is_new(folder: &Path) -> bool {
+    let made = folder.metadata().and_then(|metadata| metadata.created().or_else(|_| metadata.modified()));
+    made.is_ok_and(|made| made.elapsed().is_ok_and(|age| age < SETTLES_WITHIN))
 }
 
 /// Calls for every cgroup with its path from the mount point, until a container's: what is below
@@ -109,14 +180,22 @@ fn walk(mount_point: &Path, folder: &Path, visit: &mut impl FnMut(&str, &Path)) 
     }
 }
 
-/// The first process of a container: the one whose parent is not in it, else that of its namespace.
-fn init_of(folder: &Path) -> Option<Process> {
-    let text = fs::read_to_string(folder.join("cgroup.procs")).ok()?;
-    let pids: Vec<u32> = text.lines().filter_map(|line| line.parse().ok()).collect();
-    let processes: Vec<Process> = pids.iter().filter_map(|pid| Process::read(*pid).ok()).collect();
-    let is_init = |process: &&Process| process.is_namespace_init;
-    let has_parent_outside = |process: &&Process| !pids.contains(&process.parent);
-    processes.iter().find(is_init).or_else(|| processes.iter().find(has_parent_outside)).cloned()
+fn pids(folder: &Path) -> Vec<u32> {
+    let text = fs::read_to_string(folder.join("cgroup.procs")).unwrap_or_default();
+    text.lines().filter_map(|line| line.parse().ok()).collect()
+}
+
+/// The first process of a container: that of its pid namespace, or, where a pod shares one, the one
+/// whose parent is not in it. So are commands that are executed in it later; they are newer.
+fn init_of(pids: &[u32]) -> Option<Process> {
+    first_of(&pids.iter().filter_map(|pid| Process::read(*pid).ok()).collect::<Vec<_>>())
+}
+
+fn first_of(processes: &[Process]) -> Option<Process> {
+    let is_within = |pid: u32| processes.iter().any(|process| process.pid == pid);
+    let outside = processes.iter().filter(|process| !is_within(process.parent));
+    let first = processes.iter().find(|process| process.is_namespace_init);
+    first.or_else(|| outside.min_by_key(|process| process.pid)).cloned()
 }
 
 fn pod(uid: String, containers: Vec<Container>, own: u64) -> Option<Pod> {
@@ -165,6 +244,30 @@ mod tests {
             "/kubelet.slice/kubelet-kubepods.slice/kubelet-kubepods-burstable.slice/kubelet-kubepods-burstable-pod{underscored}.slice/cri-containerd-{ID}.scope"
         ));
         assert_container(&format!("/kubepods/pod{UID}/{ID}/init.scope"));
+    }
+
+    fn process(pid: u32, parent: u32, is_namespace_init: bool) -> Process {
+        let comm = "web".to_owned();
+        Process { pid, parent, comm, netns: 1, pidns: 2, cgroup: None, is_namespace_init }
+    }
+
+    #[test]
+    fn the_first_process_with_a_pid_namespace_of_its_own_and_in_a_shared_one() {
+        let pid = |processes: &[Process]| first_of(processes).map(|process| process.pid);
+        let (worker, executed) = (process(30, 20, false), process(25, 5, false));
+        assert_eq!(pid(&[worker.clone(), executed.clone(), process(20, 5, true)]), Some(20));
+        assert_eq!(pid(&[worker, executed, process(20, 5, false)]), Some(20), "shareProcessNamespace");
+        assert_eq!(pid(&[]), None);
+    }
+
+    #[test]
+    fn a_runtime_that_makes_a_container_is_not_its_init() {
+        for comm in ["runc:[1:CHILD]", "runc:[2:INIT]", "crun", "exe", "6"] {
+            assert!(is_runtime(comm), "{comm}");
+        }
+        for comm in ["pause", "nginx", "python3", "7z"] {
+            assert!(!is_runtime(comm), "{comm}");
+        }
     }
 
     #[test]

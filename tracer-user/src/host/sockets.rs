@@ -3,11 +3,13 @@
 use std::net::{IpAddr, SocketAddr};
 
 use anyhow::{Context, Result, bail};
-use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
+use netlink_packet_core::{
+    NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload, Nla as _,
+};
 use netlink_packet_sock_diag::{
     SockDiagMessage,
     constants::{AF_INET, AF_INET6, IPPROTO_TCP, IPPROTO_UDP},
-    inet::{ExtensionFlags, InetRequest, InetResponseHeader, SocketId, StateFlags},
+    inet::{ExtensionFlags, InetRequest, InetResponseHeader, SocketId, StateFlags, nlas::Nla},
 };
 use netlink_sys::{Socket, SocketAddr as NetlinkAddr, protocols::NETLINK_SOCK_DIAG};
 use tracer_core::event::{TcpState, Tuple};
@@ -16,7 +18,14 @@ use tracer_core::event::{TcpState, Tuple};
 const BUFFER: usize = 64 * 1024;
 
 /// A netlink socket in a network namespace: it asks that namespace, from wherever it is used.
-pub struct SocketDiag(Socket);
+pub struct SocketDiag {
+    socket: Socket,
+    /// Ids of the cgroups whose sockets count; empty for all.
+    among: Vec<u64>,
+}
+
+/// `INET_DIAG_CGROUP_ID` of `linux/inet_diag.h`: told of every socket from Linux 5.9 on.
+const INET_DIAG_CGROUP_ID: u16 = 21;
 
 /// Connections that exist, with their states.
 pub type Connections = Vec<(Tuple, TcpState)>;
@@ -30,7 +39,12 @@ impl SocketDiag {
         let mut socket = Socket::new(NETLINK_SOCK_DIAG).context("cannot open a sock_diag socket")?;
         socket.bind_auto().context("cannot bind a sock_diag socket")?;
         socket.connect(&NetlinkAddr::new(0, 0)).context("cannot connect a sock_diag socket")?;
-        Ok(Self(socket))
+        Ok(Self { socket, among: Vec::new() })
+    }
+
+    /// From now on only sockets in these cgroups count; all if there are none.
+    pub fn restrict(&mut self, cgroups: Vec<u64>) {
+        self.among = cgroups;
     }
 
     /// Ports that TCP sockets listen on.
@@ -85,8 +99,12 @@ impl SocketDiag {
         message.finalize();
         let mut bytes = vec![0; message.buffer_len()];
         message.serialize(&mut bytes);
-        self.0.send(&bytes, 0).context("cannot ask for a dump of sockets")?;
+        self.socket.send(&bytes, 0).context("cannot ask for a dump of sockets")?;
         self.read_dump()
+    }
+
+    fn counts(&self, attributes: &[Nla]) -> bool {
+        self.among.is_empty() || cgroup(attributes).is_some_and(|id| self.among.contains(&id))
     }
 
     fn read_dump(&self) -> Result<Vec<InetResponseHeader>> {
@@ -94,14 +112,16 @@ impl SocketDiag {
         let mut buffer = vec![0; BUFFER];
         loop {
             let mut room = &mut buffer[..];
-            let size = self.0.recv(&mut room, 0).context("cannot read a dump of sockets")?;
+            let size = self.socket.recv(&mut room, 0).context("cannot read a dump of sockets")?;
             let mut rest = &buffer[..size];
             while !rest.is_empty() {
                 let message = NetlinkMessage::<SockDiagMessage>::deserialize(rest)
                     .context("cannot decode a dump of sockets")?;
                 let length = (message.header.length as usize).next_multiple_of(4);
                 match message.payload {
-                    NetlinkPayload::InnerMessage(SockDiagMessage::InetResponse(socket)) => {
+                    NetlinkPayload::InnerMessage(SockDiagMessage::InetResponse(socket))
+                        if self.counts(&socket.nlas) =>
+                    {
                         sockets.push(socket.header);
                     }
                     NetlinkPayload::Done(_) => return Ok(sockets),
@@ -112,6 +132,14 @@ impl SocketDiag {
             }
         }
     }
+}
+
+fn cgroup(attributes: &[Nla]) -> Option<u64> {
+    attributes.iter().filter(|attribute| attribute.kind() == INET_DIAG_CGROUP_ID).find_map(|attribute| {
+        let mut id = [0; 8];
+        (attribute.value_len() == id.len()).then(|| attribute.emit_value(&mut id))?;
+        Some(u64::from_ne_bytes(id))
+    })
 }
 
 fn tuple(id: &SocketId) -> Tuple {

@@ -26,10 +26,12 @@ pub struct Hook {
     pub shows: &'static str,
     /// Tracing is impossible without it.
     pub required: bool,
+    /// It shows new pods: of use to an agent only.
+    pub of_inventory: bool,
 }
 
 /// Hooks that every kernel is asked for.
-const TRACEPOINTS: [Hook; 9] = [
+const TRACEPOINTS: [Hook; 11] = [
     required("inet_sock_set_state", "opens and closes of connections").with_twin("inet_sock_set_state_twin"),
     required("tcp_send_reset", "resets sent").with_twin("tcp_send_reset_twin"),
     required("tcp_receive_reset", "resets received"),
@@ -39,6 +41,8 @@ const TRACEPOINTS: [Hook; 9] = [
     optional("mark_victim", "out-of-memory kills as such"),
     optional("sock_recv_length", "the size of requests without an answer (from Linux 6.3 on)"),
     optional("sock_send_length", "the size of requests without an answer (from Linux 6.3 on)"),
+    optional("cgroup_mkdir", "new pods at once, not only at the next look").of_inventory(),
+    optional("cgroup_attach_task", "new containers at once, not only at the next look").of_inventory(),
 ];
 
 /// Functions that show what the tracepoint `tcp_send_reset` does not before 6.10.
@@ -54,12 +58,16 @@ const fn required(name: &'static str, shows: &'static str) -> Hook {
 }
 
 const fn optional(name: &'static str, shows: &'static str) -> Hook {
-    Hook { name, place: Place::Tracepoint, twin: None, shows, required: false }
+    Hook { name, place: Place::Tracepoint, twin: None, shows, required: false, of_inventory: false }
 }
 
 impl Hook {
     const fn with_twin(self, twin: &'static str) -> Self {
         Self { twin: Some(twin), ..self }
+    }
+
+    const fn of_inventory(self) -> Self {
+        Self { of_inventory: true, ..self }
     }
 
     const fn of_function(self) -> Self {

@@ -1,6 +1,6 @@
 //! Whether this machine can be traced: each condition, and the remedy where it is not met.
 
-use std::fs;
+use std::{fs, path::Path};
 
 use serde::Serialize;
 use tracer_common::ABSENT;
@@ -42,11 +42,13 @@ pub struct Condition {
 }
 
 impl Condition {
-    fn ok(name: &str, found: impl Into<String>) -> Self {
+    /// One that is met.
+    pub(crate) fn ok(name: &str, found: impl Into<String>) -> Self {
         Self { name: name.to_owned(), status: Status::Ok, found: found.into(), remedy: None }
     }
 
-    fn not(status: Status, name: &str, found: impl Into<String>, remedy: &str) -> Self {
+    /// One that is not.
+    pub(crate) fn not(status: Status, name: &str, found: impl Into<String>, remedy: &str) -> Self {
         Self { name: name.to_owned(), status, found: found.into(), remedy: Some(remedy.to_owned()) }
     }
 }
@@ -80,7 +82,24 @@ pub fn check() -> Vec<Condition> {
         )),
     }
     conditions.push(cgroups());
+    conditions.push(process_ids());
     conditions
+}
+
+/// `PROC_PID_INIT_INO` of `linux/proc_ns.h`: the machine's own pid namespace.
+const FIRST_PID_NAMESPACE: u64 = 0xeffffffc;
+
+/// Signals and exits are known by process ids of the machine.
+fn process_ids() -> Condition {
+    match netns::inode(Path::new("/proc/self/ns/pid")) {
+        Ok(FIRST_PID_NAMESPACE) => Condition::ok("process ids", "the machine's own"),
+        _ => Condition::not(
+            Status::Limited,
+            "process ids",
+            "those of a container: signals to processes and their exits cannot be told",
+            "run on the machine itself; in a pod, set hostPID: true",
+        ),
+    }
 }
 
 /// What the kernel's own type information says, and whether the programs load and attach.
@@ -229,7 +248,7 @@ fn cgroups() -> Condition {
             Status::Limited,
             "cgroups",
             format!(
-                "version 2 at {} beside version 1: containers in version 1 cannot be told apart",
+                "version 2 at {} beside version 1: containers of one pod that are in version 1, and host-network pods, cannot be told apart",
                 path.display()
             ),
             "boot with systemd.unified_cgroup_hierarchy=1",

@@ -31,6 +31,8 @@ pub struct LoadOptions {
     pub ring_buffer: u32,
     /// Compile the programs' own debug lines in.
     pub kernel_log: bool,
+    /// Tell new cgroups, as an agent needs them.
+    pub inventory: bool,
 }
 
 impl LoadOptions {
@@ -40,7 +42,7 @@ impl LoadOptions {
 
 impl Default for LoadOptions {
     fn default() -> Self {
-        Self { ring_buffer: Self::RING_BUFFER, kernel_log: false }
+        Self { ring_buffer: Self::RING_BUFFER, kernel_log: false, inventory: false }
     }
 }
 
@@ -66,6 +68,7 @@ pub struct Probes {
     scope: HashMap<MapData, u64, Bytes<SCOPE_ENTRY>>,
     scope_cgroups: HashMap<MapData, u64, Bytes<SCOPE_ENTRY>>,
     inits: HashMap<MapData, u32, Bytes<INIT_ENTRY>>,
+    probers: HashMap<MapData, u32, u32>,
     counters: PerCpuArray<MapData, Bytes<COUNTERS>>,
     twins: PerCpuArray<MapData, Bytes<TWIN_STATE>>,
     attached: Vec<Hook>,
@@ -102,6 +105,7 @@ impl Probes {
                 ebpf.take_map("SCOPE_CGROUPS").context("the object has no map SCOPE_CGROUPS")?,
             )?,
             inits: HashMap::try_from(ebpf.take_map("INITS").context("the object has no map INITS")?)?,
+            probers: HashMap::try_from(ebpf.take_map("PROBERS").context("the object has no map PROBERS")?)?,
             counters: PerCpuArray::try_from(
                 ebpf.take_map("COUNTERS").context("the object has no map COUNTERS")?,
             )?,
@@ -111,7 +115,7 @@ impl Probes {
             by_cookie: facts.settings.scope_by_cookie == 1,
             ebpf,
         };
-        for hook in &facts.hooks {
+        for hook in facts.hooks.iter().filter(|hook| options.inventory || !hook.of_inventory) {
             probes.attach(*hook)?;
         }
         Ok((probes, records))
@@ -211,6 +215,30 @@ impl Probes {
         let _ = self.inits.remove(&pid);
     }
 
+    /// From now on connections that these processes make are probes.
+    ///
+    /// # Errors
+    /// If there are too many.
+    pub fn set_probers(&mut self, pids: &[u32]) -> Result<()> {
+        let known: Vec<u32> = self.probers.keys().filter_map(Result::ok).collect();
+        for gone in known.iter().filter(|pid| !pids.contains(pid)) {
+            let _ = self.probers.remove(gone);
+        }
+        for pid in pids {
+            self.probers.insert(pid, 0, 0).context("cannot register a prober: too many kubelets")?;
+        }
+        Ok(())
+    }
+
+    /// Cgroups that are made or entered from now on; of use once, and with
+    /// [`LoadOptions::inventory`].
+    ///
+    /// # Errors
+    /// If they were taken before.
+    pub fn take_cgroups(&mut self) -> Result<Records> {
+        Records::new(self.ebpf.take_map("CGROUPS").context("the map CGROUPS was taken before")?)
+    }
+
     /// What the programs counted for a target, over all lanes and CPUs.
     ///
     /// # Errors
@@ -223,15 +251,6 @@ impl Probes {
             sum = per_cpu.iter().filter_map(|bytes| Counters::read_from(bytes)).fold(sum, Counters::plus);
         }
         Ok(sum)
-    }
-
-    /// Records of all targets that found no room in the ring buffer.
-    ///
-    /// # Errors
-    /// If the table cannot be read.
-    pub fn records_lost(&self) -> Result<u64> {
-        let slots = 0..self.counters.len();
-        slots.map(|slot| Ok(self.counters(slot)?.records_lost.iter().sum::<u64>())).sum()
     }
 
     /// How often the kernel skipped a program because it was running already on the same CPU, by

@@ -1,6 +1,7 @@
 //! Both sides of the books, and what was lost on the way.
 
 use anyhow::Result;
+use tracer_common::NODE;
 use tracer_core::{
     books::Reading,
     event::TargetId,
@@ -20,14 +21,19 @@ impl Pipeline {
     pub(super) fn tell_missed(&mut self) {
         let missed = self.missed_now();
         let before = std::mem::replace(&mut self.missed, missed);
-        self.tell_lost(
-            "kernel",
-            "a program was running already on the same CPU",
-            missed.saturating_sub(before),
-        );
-        let lost = self.probes.records_lost().unwrap_or(self.records_lost);
-        let before = std::mem::replace(&mut self.records_lost, lost);
-        self.tell_lost("ring_buffer", "it was full; see --ring-buffer", lost.saturating_sub(before));
+        self.tell_lost("kernel", "skipped", missed.saturating_sub(before));
+        // Only what is armed sends records, and the node.
+        let sends = self.tracked.iter().filter(|(_, tracked)| tracked.armed).map(|(id, _)| *id);
+        let mut new = 0;
+        for target in sends.chain([NODE]) {
+            let Ok(counters) = self.probes.counters(target) else { continue };
+            let lost: u64 = counters.records_lost.iter().sum();
+            new += lost - self.records_lost.insert(target, lost).unwrap_or_default().min(lost);
+        }
+        self.tell_lost("ring_buffer", "full", new);
+        let (_, unattributed) = self.tracer.unaccounted();
+        let before = std::mem::replace(&mut self.unattributed, unattributed);
+        self.tell_lost("attribute", "no_target", unattributed.saturating_sub(before));
     }
 
     pub(super) fn tell_lost(&mut self, stage: &str, reason: &str, count: u64) {

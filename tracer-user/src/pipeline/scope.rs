@@ -30,7 +30,7 @@ pub(super) struct Tracked {
     inits: Vec<u32>,
     pub(super) totals: Option<TotalsReader>,
     sockets: Option<SocketDiag>,
-    armed: bool,
+    pub(super) armed: bool,
 }
 
 /// A target to put in scope.
@@ -45,7 +45,7 @@ pub struct TargetSpec {
     pub keys: Vec<ScopeKey>,
     /// Its network namespace's own totals; `None` if it shares the namespace.
     pub totals: Option<TotalsReader>,
-    /// Its network namespace's sockets; `None` if it shares the namespace.
+    /// Its network namespace's sockets; where it shares the namespace, those in its cgroups count.
     pub sockets: Option<SocketDiag>,
 }
 
@@ -89,6 +89,10 @@ impl Pipeline {
         spec.new.id = id;
         let subject = Arc::clone(&spec.new.subject);
         self.input(Input::Inventory(InventoryUpdate::Target(Box::new(spec.new))));
+        if let Some(sockets) = &mut spec.sockets {
+            sockets.restrict(cgroups_of(&spec.keys));
+        }
+        self.tell_listening(id, spec.sockets.as_ref());
         let tracked = Tracked {
             subject,
             keys: spec.keys,
@@ -122,7 +126,10 @@ impl Pipeline {
             return Ok(());
         };
         tracked.armed = true;
-        let (keys, sockets) = (tracked.keys.clone(), tracked.sockets.take());
+        let (keys, mut sockets) = (tracked.keys.clone(), tracked.sockets.take());
+        if let Some(sockets) = &mut sockets {
+            sockets.restrict(cgroups_of(&keys));
+        }
         self.tell_listening(target, sockets.as_ref());
         for key in keys {
             self.probes.scope(key, ScopeEntry { target, mode: Mode::ARMED })?;
@@ -196,15 +203,24 @@ impl Pipeline {
     fn register(&mut self, container: NewContainer) -> Result<()> {
         let tracked = self.tracked.get_mut(&container.target).context("no such target")?;
         let key = |wanted: fn(&ScopeKey) -> Option<u64>| tracked.keys.iter().find_map(wanted).unwrap_or(0);
+        let netns = key(|key| if let ScopeKey::Netns(key) = key { Some(*key) } else { None });
+        // Where targets share a namespace, each container's cgroup is in scope by itself.
+        let cgroup = if netns == 0 { container.cgroup.unwrap_or(0) } else { 0 };
         let entry = InitEntry {
-            netns: key(|key| if let ScopeKey::Netns(key) = key { Some(*key) } else { None }),
-            cgroup: key(|key| if let ScopeKey::Cgroup(key) = key { Some(*key) } else { None }),
+            netns,
+            cgroup,
             target: container.target,
             container: container.container,
             stop_signal: container.stop_signal.unwrap_or(0),
             reserved: 0,
         };
         tracked.inits.push(container.pid);
+        let own = ScopeKey::Cgroup(cgroup);
+        if cgroup != 0 && !tracked.keys.contains(&own) {
+            tracked.keys.push(own);
+            let mode = if tracked.armed { Mode::ARMED } else { Mode::KNOWN };
+            self.probes.scope(own, ScopeEntry { target: container.target, mode })?;
+        }
         let (target, number, pid) = (container.target, container.container, container.pid);
         self.probes.register_init(pid, entry)?;
         self.input(Input::Inventory(InventoryUpdate::Container(container)));
@@ -237,4 +253,10 @@ impl Pipeline {
         self.input(Input::Inventory(InventoryUpdate::Finished { target, time, interface_gone, end }));
         self.deliver_surely()
     }
+}
+
+/// The cgroups of a target that shares its network namespace: only sockets in them are its own.
+fn cgroups_of(keys: &[ScopeKey]) -> Vec<u64> {
+    let cgroup = |key: &ScopeKey| if let ScopeKey::Cgroup(id) = key { Some(*id) } else { None };
+    keys.iter().filter_map(cgroup).collect()
 }
