@@ -1,11 +1,19 @@
 //! The real program on a real kernel: own network namespaces, own servers, independent witnesses.
 
+mod books;
 mod cases;
 mod cgroups;
 mod children;
+mod existing;
+mod faults;
+mod findings;
+mod hooks;
 mod options;
+mod peers;
 mod scene;
+mod seccomp;
 mod signals;
+mod storm;
 mod targets;
 
 use std::process::ExitCode;
@@ -26,6 +34,13 @@ fn main() -> Result<ExitCode> {
     trials.extend(signals::trials());
     trials.extend(targets::trials());
     trials.extend(cgroups::trials());
+    trials.extend(books::trials());
+    trials.extend(existing::trials());
+    trials.extend(faults::trials());
+    trials.extend(findings::trials());
+    trials.extend(hooks::trials());
+    trials.extend(peers::trials());
+    trials.extend(storm::trials());
     needs::explain_skips();
     Ok(libtest_mimic::run(&arguments, trials).exit_code())
 }

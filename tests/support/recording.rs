@@ -18,7 +18,7 @@ use tracer_common::{
 };
 use tracer_core::{
     books::{Reading, Totals},
-    input::{Clock, Input, InventoryUpdate, NewContainer, NewTarget},
+    input::{Clock, Input, InventoryUpdate, NewContainer, NewTarget, Timeouts},
     lifecycle::Source,
     output::{K8s, Pod as PodName, Subject, Target},
 };
@@ -236,6 +236,7 @@ fn target(id: u32, uid: &str, netns: u64, time: u64) -> NewTarget {
         one_way: Vec::new(),
         shared_network: false,
         late: false,
+        timeouts: Timeouts::default(),
     }
 }
 
@@ -249,8 +250,9 @@ fn reading(target: u32, counters: Counters, totals: &Value) -> Input {
         resets_sent: get("OutRsts"),
         listen_overflows: get("ListenOverflows"),
         listen_drops: get("ListenDrops"),
+        aborts_failed: get("TCPAbortFailed"),
     };
-    Input::Counters { target, reading: Box::new(Reading { counters, totals: Some(totals), missed: 0 }) }
+    Input::Counters { target, reading: Box::new(Reading { counters, totals: Some(totals), missed: Some(0) }) }
 }
 
 /// A line as a record of this pod, if it is one, counted as the kernel programs count.

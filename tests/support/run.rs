@@ -40,9 +40,18 @@ pub struct Run {
 /// # Errors
 /// If it cannot be built or started.
 pub fn start<A: AsRef<str>>(arguments: &[A]) -> Result<Running> {
+    start_as(arguments, |_| {})
+}
+
+/// The same, with something of its surroundings prepared.
+///
+/// # Errors
+/// If it cannot be built or started.
+pub fn start_as<A: AsRef<str>>(arguments: &[A], prepare: impl FnOnce(&mut Command)) -> Result<Running> {
     let mut command = Command::new(binary::lastpacket()?);
     command.args(arguments.iter().map(AsRef::as_ref));
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    prepare(&mut command);
     let mut child = command.spawn().context("cannot start lastpacket")?;
     let (stdout, mut stderr) =
         (child.stdout.take().context("stdout")?, child.stderr.take().context("stderr")?);

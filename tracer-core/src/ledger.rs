@@ -62,13 +62,26 @@ pub struct Census {
     pub from_peers: u64,
 }
 
-/// When traffic arrived last: from peers, not from health checkers, not within the pod.
+/// Traffic of clients that are no health checkers, over one kind of hop.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Traffic {
+    /// Connections that clients opened, also those that were refused, and those found open.
+    pub connections: u64,
     /// The last new connection.
     pub last_connection: Option<Mono>,
-    /// The last data.
+    /// When data was last received.
     pub last_data: Option<Mono>,
+    /// When data was last sent.
+    pub last_sent: Option<Mono>,
+}
+
+/// When data last moved on a connection, by the kernel's time stamps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LastData {
+    /// When it was last received.
+    pub received: Mono,
+    /// When it was last sent.
+    pub sent: Mono,
 }
 
 impl Traffic {
@@ -93,7 +106,10 @@ pub struct Ledger {
     to_forget: VecDeque<(Mono, Tuple)>,
     losses: Losses,
     census: Census,
+    /// From outside the pod.
     traffic: Traffic,
+    /// Within the pod, over loopback.
+    within: Traffic,
     peers: Peers,
     /// Connections of the kubelet's probes, as the pod sees them, and when they were made.
     probes: HashMap<Tuple, Mono>,
@@ -114,15 +130,15 @@ pub struct Newcomer {
 }
 
 impl Ledger {
-    /// Takes a state change of a connection (not of a listener). `last_receive` is when data arrived
-    /// on it last, by the kernel's time stamp; `newcomer` says what is known of it if it is new. Tells
+    /// Takes a state change of a connection (not of a listener). `last` is when data last
+    /// moved on it; `newcomer` says what is known of it if it is new. Tells
     /// what became of it.
     pub fn change(
         &mut self,
         time: Mono,
         change: &StateChange,
         moment: Moment,
-        last_receive: Mono,
+        last: LastData,
         newcomer: impl FnOnce(&StateChange) -> Newcomer,
         tell: &mut impl FnMut(&Connection, Told),
     ) {
@@ -160,17 +176,28 @@ impl Ledger {
         if !known {
             let count = if began.is_some() { &mut self.census.opened } else { &mut self.census.found };
             *count += 1;
-            if is_traffic(connection.role, connection.origin, connection.hop) {
-                self.census.from_peers += 1;
-                self.peers.connected(connection.tuple.peer_ip(), time, moment.phase);
+            let (peer, hop) = (connection.tuple.peer_ip(), connection.hop);
+            if is_of_client(connection.role, connection.origin) {
+                let traffic = if hop == Hop::External { &mut self.traffic } else { &mut self.within };
+                traffic.connections += 1;
                 if began.is_some() {
-                    self.traffic.last_connection = self.traffic.last_connection.max(Some(time));
+                    traffic.last_connection = traffic.last_connection.max(Some(time));
                 }
+            }
+            if is_traffic(connection.role, connection.origin, hop) {
+                self.census.from_peers += 1;
+                self.peers.connected(peer, began.map(|_| (time, moment.phase)));
             }
             tell(connection, Told::Opened);
         }
-        if connection.carried_payload() && is_traffic(connection.role, connection.origin, connection.hop) {
-            self.traffic.last_data = self.traffic.last_data.max(Some(last_receive));
+        if is_of_client(connection.role, connection.origin) {
+            let traffic = if connection.hop == Hop::External { &mut self.traffic } else { &mut self.within };
+            if connection.carried_payload() {
+                traffic.last_data = traffic.last_data.max(Some(last.received));
+            }
+            if connection.sent_payload() {
+                traffic.last_sent = traffic.last_sent.max(Some(last.sent));
+            }
         }
         if change.new == TcpState::Close
             && let Some(connection) = self.live.remove(&key)
@@ -198,8 +225,12 @@ impl Ledger {
             return;
         }
         let connection = new_connection(tuple, state, None, moment, newcomer);
+        if is_of_client(connection.role, connection.origin) {
+            self.traffic_over(connection.hop).connections += 1;
+        }
         if is_traffic(connection.role, connection.origin, connection.hop) {
             self.census.from_peers += 1;
+            self.peers.connected(tuple.peer_ip(), None);
         }
         tell(&connection, Told::Opened);
         self.census.found += 1;
@@ -291,9 +322,10 @@ impl Ledger {
         let to_syn = reset.segment.is_some_and(|segment| segment.is_syn());
         // What carries no request is no traffic: a client answers the close of a TLS connection.
         if reset.segment.is_some_and(|segment| segment.class >= SegmentClass::Small)
-            && is_traffic(stranger.role, stranger.origin, stranger.hop)
+            && is_of_client(stranger.role, stranger.origin)
         {
-            self.traffic.last_data = self.traffic.last_data.max(Some(time));
+            let traffic = self.traffic_over(stranger.hop);
+            traffic.last_data = traffic.last_data.max(Some(time));
         }
         if reset.socket_kind == SocketKind::Full {
             self.adopt(reset.socket.key, &reset.tuple);
@@ -364,7 +396,7 @@ impl Ledger {
     }
 
     fn count_for_peer(&mut self, end: &End, change: i64) {
-        if let Some(confidence) = end.judgement.confidence {
+        if let Some(confidence) = end.judgement.confidence.filter(|_| end.hop == Hop::External) {
             self.peers.lost(end.tuple.peer_ip(), confidence, change);
         }
     }
@@ -388,16 +420,22 @@ impl Ledger {
         let confidence = if suspected { Confidence::Possible } else { Confidence::Certain };
         let judgement =
             if nobody { Judgement::harmless(ending) } else { Judgement::loss(ending, confidence) };
-        if origin == Origin::Peer {
-            self.peers.connected(reset.tuple.peer_ip(), time, moment.phase);
+        if is_of_client(stranger.role, origin) {
+            let traffic = self.traffic_over(stranger.hop);
+            traffic.connections += 1;
+            traffic.last_connection = traffic.last_connection.max(Some(time));
+        }
+        if is_traffic(stranger.role, origin, stranger.hop) {
+            self.peers.connected(reset.tuple.peer_ip(), Some((time, moment.phase)));
         }
         self.count(&End { time, tuple: reset.tuple, hop: stranger.hop, moment, judgement });
-        if origin == Origin::Peer && stranger.hop == Hop::External {
-            self.traffic.last_connection = self.traffic.last_connection.max(Some(time));
+        // Nothing follows a refused SYN but another one, which is a loss of its own: in a storm of them
+        // there is nothing to remember.
+        if ending != Ending::Refused {
+            let judged = Ended::Judged { judgement, moment, role: Role::Server, origin, hop: stranger.hop };
+            self.ended.insert(reset.tuple, (time, judged));
+            self.to_forget.push_back((time, reset.tuple));
         }
-        let judged = Ended::Judged { judgement, moment, role: Role::Server, origin, hop: stranger.hop };
-        self.ended.insert(reset.tuple, (time, judged));
-        self.to_forget.push_back((time, reset.tuple));
         ResetMeaning { judgement: Some(judgement), moment, role: Role::Server, origin }
     }
 
@@ -473,10 +511,20 @@ impl Ledger {
         (self.live.len() + self.found.len()) as u64
     }
 
-    /// When traffic arrived last.
+    /// Traffic from outside the pod.
     #[must_use]
     pub fn traffic(&self) -> Traffic {
         self.traffic
+    }
+
+    /// Traffic within the pod, over loopback: a sidecar and the application.
+    #[must_use]
+    pub fn traffic_within(&self) -> Traffic {
+        self.within
+    }
+
+    fn traffic_over(&mut self, hop: Hop) -> &mut Traffic {
+        if hop == Hop::External { &mut self.traffic } else { &mut self.within }
     }
 
     /// Who the clients are.
@@ -523,5 +571,10 @@ fn new_connection(
 /// Whether a connection is traffic of the target's clients: from peers, not from health checkers, not
 /// of the pod's own, not within the pod.
 fn is_traffic(role: Role, origin: Origin, hop: Hop) -> bool {
-    role == Role::Server && origin == Origin::Peer && hop == Hop::External
+    is_of_client(role, origin) && hop == Hop::External
+}
+
+/// The same, wherever the client is.
+fn is_of_client(role: Role, origin: Origin) -> bool {
+    role == Role::Server && origin == Origin::Peer
 }

@@ -20,7 +20,7 @@ use crate::{
     connection::Moment,
     event::{Mono, ResetSent},
     findings::Exhibits,
-    input::{Network, NewTarget},
+    input::{Network, NewTarget, Timeouts},
     ledger::Ledger,
     output::{Body, Subject},
     words::Phase,
@@ -45,6 +45,9 @@ pub struct Target {
     one_way: Vec<u16>,
     late: bool,
     shared_network: bool,
+    timeouts: Timeouts,
+    /// What existed when tracing began could not be listed.
+    unlisted: bool,
     containers: Vec<Container>,
     /// Which container listened last on a port.
     listeners: HashMap<u16, u32>,
@@ -54,6 +57,8 @@ pub struct Target {
     /// Where the first container was at the last reading.
     read_in: Moment,
     decoded: u64,
+    /// Resets over IPv6 that answered a segment: without a route back they are traced and not sent.
+    answers_v6: u64,
     udp_sockets: u64,
     /// Services lead to it.
     has_endpoint: bool,
@@ -84,6 +89,8 @@ impl Target {
             one_way: target.one_way,
             late: target.late,
             shared_network: target.shared_network,
+            timeouts: target.timeouts,
+            unlisted: false,
             containers: Vec::new(),
             listeners: HashMap::new(),
             ledger: Ledger::default(),
@@ -91,6 +98,7 @@ impl Target {
             last: None,
             read_in: Moment { container: 0, phase: Phase::Running, cause: None },
             decoded: 0,
+            answers_v6: 0,
             udp_sockets: 0,
             has_endpoint: false,
             unready_since: None,
@@ -105,5 +113,10 @@ impl Target {
     /// A record of it was decoded.
     pub fn count_record(&mut self) {
         self.decoded += 1;
+    }
+
+    /// What existed when tracing began could not be listed.
+    pub fn unlisted(&mut self) {
+        self.unlisted = true;
     }
 }

@@ -114,7 +114,7 @@ impl Pipeline {
             records_lost: 0,
             ticks: 0,
         };
-        pipeline.missed = pipeline.missed_now();
+        pipeline.missed = pipeline.missed_now().unwrap_or(0);
         pipeline.announce(Body::AgentStarted(pipeline.agent_started(&facts)?))?;
         Ok(pipeline)
     }
@@ -137,6 +137,12 @@ impl Pipeline {
     #[must_use]
     pub fn is_gone(&self, target: TargetId) -> bool {
         self.tracer.is_gone(target)
+    }
+
+    /// Whether termination of a target has begun.
+    #[must_use]
+    pub fn is_terminating(&self, target: TargetId) -> bool {
+        self.tracer.is_terminating(target)
     }
 
     /// Names of a target were learned, deletion was seen, or the like.
@@ -184,31 +190,6 @@ impl Pipeline {
             self.read_books_of_phases()?;
             self.deliver()?;
         }
-    }
-
-    /// Runs until nothing is left of any container of these targets, or `until` is done.
-    ///
-    /// # Errors
-    /// As [`run`](Self::run).
-    pub async fn run_until_gone(
-        &mut self,
-        targets: &[TargetId],
-        updates: &mut mpsc::Receiver<InventoryUpdate>,
-        until: impl Future<Output = ()>,
-    ) -> Result<bool> {
-        let mut until = pin!(until);
-        while !targets.iter().all(|target| self.tracer.is_gone(*target)) {
-            let step = async {
-                tokio::select! {
-                    () = &mut until => true,
-                    () = tokio::time::sleep(TICK) => false,
-                }
-            };
-            if self.run(updates, step).await? {
-                return Ok(false);
-            }
-        }
-        Ok(true)
     }
 
     /// Writes a line that is about the run as a whole.

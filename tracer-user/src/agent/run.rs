@@ -10,7 +10,7 @@ use tokio::{
 };
 use tracer_core::{
     event::TargetId,
-    input::{InventoryUpdate, NewContainer, NewTarget},
+    input::{InventoryUpdate, NewContainer, NewTarget, Timeouts},
     lifecycle::Source,
     output::{Body, EndpointEvent, Line, Subject},
     words,
@@ -242,13 +242,14 @@ impl Agent {
                 checkers: self.settings.checkers.clone(),
                 one_way: self.settings.one_way.clone(),
                 shared_network: shared,
+                timeouts: Timeouts::default(),
                 late: self.pods.get(&pod.uid).is_some_and(|pod| pod.deletion.is_some()),
             },
             armed: false,
             containers,
             keys,
-            totals: (!shared).then_some(inside.totals),
-            sockets: (!shared).then_some(inside.sockets),
+            totals: inside.totals.filter(|_| !shared),
+            sockets: inside.sockets.filter(|_| !shared),
         })
     }
 

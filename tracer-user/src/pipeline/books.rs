@@ -18,7 +18,7 @@ const READING_ATTEMPTS: usize = 200;
 impl Pipeline {
     /// Tells events that the kernel did not show, and records that found the ring buffer full.
     pub(super) fn tell_missed(&mut self) {
-        let missed = self.missed_now();
+        let missed = self.missed_now().unwrap_or(self.missed);
         let before = std::mem::replace(&mut self.missed, missed);
         self.tell_lost(
             "kernel",
@@ -51,8 +51,9 @@ impl Pipeline {
         Ok(())
     }
 
-    pub(super) fn missed_now(&self) -> u64 {
-        self.probes.missed().values().sum()
+    /// `None` if that cannot be read.
+    pub(super) fn missed_now(&self) -> Option<u64> {
+        Some(self.probes.missed()?.values().sum())
     }
 
     /// Reads both sides of a target's books at the same instant: the programs' counters must not

@@ -2,7 +2,11 @@
 
 use std::{
     io::{self, ErrorKind, Write},
-    sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+        mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
+    },
     thread::JoinHandle,
 };
 
@@ -12,7 +16,9 @@ use tracer_core::output::Line;
 use super::Render;
 
 /// Batches that may wait. A batch is what one turn of the pipeline made.
-const QUEUE: usize = 1024;
+const QUEUE: usize = 4096;
+/// Lines that may wait: more than a full ring buffer of the default size makes at once, some 10 MiB.
+const LINES: usize = 1 << 15;
 
 /// Lines could not be written.
 #[derive(Debug, Error)]
@@ -28,6 +34,8 @@ pub enum OutputFailed {
 /// Where lines go.
 pub struct Output {
     queue: Option<SyncSender<Vec<Line>>>,
+    /// Lines in the queue.
+    waiting: Arc<AtomicUsize>,
     thread: Option<JoinHandle<Result<(), OutputFailed>>>,
     dropped: u64,
 }
@@ -39,10 +47,12 @@ impl Output {
     /// If no thread can be started.
     pub fn start(render: Box<dyn Render>, to: Box<dyn Write + Send>) -> io::Result<Self> {
         let (queue, lines) = sync_channel(QUEUE);
+        let waiting = Arc::new(AtomicUsize::new(0));
+        let left = Arc::clone(&waiting);
         let thread = std::thread::Builder::new()
             .name("output".to_owned())
-            .spawn(move || write_all(&lines, render, to))?;
-        Ok(Self { queue: Some(queue), thread: Some(thread), dropped: 0 })
+            .spawn(move || write_all(&lines, &left, render, to))?;
+        Ok(Self { queue: Some(queue), waiting, thread: Some(thread), dropped: 0 })
     }
 
     /// Queues lines. When the queue is full they are dropped and counted.
@@ -51,10 +61,17 @@ impl Output {
     /// If writing failed before.
     pub fn send(&mut self, lines: Vec<Line>) -> Result<(), OutputFailed> {
         let Some(queue) = &self.queue else { return Ok(()) };
+        let count = lines.len();
+        if self.waiting.load(Ordering::Relaxed) + count > LINES {
+            self.dropped += count as u64;
+            return Ok(());
+        }
+        self.waiting.fetch_add(count, Ordering::Relaxed);
         match queue.try_send(lines) {
             Ok(()) => Ok(()),
-            Err(TrySendError::Full(lines)) => {
-                self.dropped += lines.len() as u64;
+            Err(TrySendError::Full(_)) => {
+                self.waiting.fetch_sub(count, Ordering::Relaxed);
+                self.dropped += count as u64;
                 Ok(())
             }
             Err(TrySendError::Disconnected(_)) => self.finish(),
@@ -66,6 +83,7 @@ impl Output {
     /// # Errors
     /// If writing failed before.
     pub fn send_surely(&mut self, lines: Vec<Line>) -> Result<(), OutputFailed> {
+        self.waiting.fetch_add(lines.len(), Ordering::Relaxed);
         match self.queue.as_ref().map(|queue| queue.send(lines)) {
             Some(Err(_)) => self.finish(),
             _ => Ok(()),
@@ -93,6 +111,7 @@ impl Output {
 
 fn write_all(
     lines: &Receiver<Vec<Line>>,
+    waiting: &AtomicUsize,
     mut render: Box<dyn Render>,
     mut to: Box<dyn Write + Send>,
 ) -> Result<(), OutputFailed> {
@@ -110,6 +129,7 @@ fn write_all(
             render.line(line, &mut bytes);
         }
         flush(&mut bytes)?;
+        waiting.fetch_sub(batch.len(), Ordering::Relaxed);
     }
     render.end(&mut bytes);
     flush(&mut bytes)
