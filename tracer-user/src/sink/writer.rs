@@ -134,3 +134,56 @@ fn write_all(
     render.end(&mut bytes);
     flush(&mut bytes)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use tracer_core::{
+        Tracer,
+        input::Clock,
+        output::{Body, TargetEnded},
+        target::Rules,
+        tracer::Identity,
+    };
+
+    use super::*;
+    use crate::sink::jsonl::JsonLines;
+
+    /// Somebody who reads nothing until the other end of the channel is gone.
+    struct Stuck(mpsc::Receiver<()>);
+
+    impl Write for Stuck {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let _ = self.0.recv();
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn batch(lines: usize) -> Vec<Line> {
+        let identity = Identity { node: "node".into(), run_id: "run".into() };
+        let rules = Rules { quiet: 0, reset_reasons: Default::default() };
+        let (mut tracer, mut batch) = (Tracer::new(identity, rules, Clock::default()), Vec::new());
+        for _ in 0..lines {
+            tracer.announce(0, Body::TargetEnded(TargetEnded { reason: String::new() }), &mut batch);
+        }
+        batch
+    }
+
+    #[test]
+    fn what_a_stuck_reader_does_not_take_is_bounded_and_counted() {
+        let (release, stuck) = mpsc::channel();
+        let mut output = Output::start(Box::new(JsonLines), Box::new(Stuck(stuck))).unwrap();
+        let sent = LINES / 1000 + 3;
+        for _ in 0..sent {
+            output.send(batch(1000)).unwrap();
+        }
+        assert_eq!(output.take_dropped(), 3_000, "all but what fits");
+        drop(release);
+        output.finish().unwrap();
+    }
+}
