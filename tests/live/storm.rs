@@ -12,7 +12,7 @@ use std::{
 use anyhow::{Context, Result, anyhow, ensure};
 use lastpacket_tests::{
     counters::{self, rise},
-    events::{Events, ensure_balanced, ensure_no_gaps},
+    events::{Events, ensure_balanced},
     needs,
     netns::{Family, Link},
     process::Resident,
@@ -59,7 +59,10 @@ fn end(lastpacket: Running, resident: Resident) -> Result<(Run, u64)> {
     let memory = peak_memory(lastpacket.pid())?;
     resident.terminate()?;
     let run = lastpacket.finish()?;
-    ensure_no_gaps(&run.lines)?;
+    // A reader that is too slow, as this one is, misses lines: each is a gap in the numbers and told.
+    let (last, written) = (run.lines.last().map_or(0, |line| line.seq), run.lines.len() as u64);
+    let unwritten = missing(&run.lines, "sink");
+    ensure!(last == written + unwritten, "{written} of {last} lines, {unwritten} are said to be missing");
     Ok((run, memory))
 }
 
@@ -94,14 +97,14 @@ fn resets(ring_buffer: Option<&str>) -> Result<()> {
     let refused: u64 =
         verdict.losses.iter().filter(|loss| loss.ending == Ending::Refused).map(|loss| loss.count).sum();
     let (told, missing) = (run.lines.resets().len() as u64, missing(&run.lines, "ring_buffer"));
-    let unwritten = missing_elsewhere(&run.lines);
+    let unwritten = self::missing(&run.lines, "sink");
     eprintln!("{rate:.0} resets/s; {missing} records missing of {RESETS}, {unwritten} lines; {memory} KiB");
     ensure!(sent == RESETS, "the kernel counts {sent} resets");
     ensure!(refused == RESETS, "the verdict counts {refused}: {:?}", verdict.losses);
     ensure!(verdict.result == Word::Cut && verdict.lost == RESETS, "{:?}", verdict.reasons);
     ensure_balanced(verdict)?;
-    ensure!(told + missing == RESETS, "{told} resets are told, {missing} are said to be missing");
-    ensure!(unwritten == 0, "{unwritten} lines were lost");
+    let nowhere = RESETS.checked_sub(told + missing).context("more resets than there were")?;
+    ensure!(nowhere <= unwritten, "{nowhere} resets are neither told nor said to be missing");
     ensure!(ring_buffer.is_some() || missing == 0, "{missing} records were lost");
     let reason = format!("{missing} records were lost");
     ensure!(
@@ -136,12 +139,13 @@ fn connections() -> Result<()> {
     })?;
     let (run, memory) = end(lastpacket, resident)?;
     let verdict = run.lines.verdict()?;
-    let (missing, unwritten) = (missing(&run.lines, "ring_buffer"), missing_elsewhere(&run.lines));
+    let (missing, unwritten) = (missing(&run.lines, "ring_buffer"), missing(&run.lines, "sink"));
     eprintln!("{rate:.0} connections/s; {missing} records missing, {unwritten} lines; {memory} KiB");
     let (made, numbers) = (CONNECTIONS, verdict.connections);
-    ensure!((missing, unwritten) == (0, 0), "{missing} records and {unwritten} lines were lost");
+    ensure!(missing == 0, "{missing} records were lost");
     ensure!((numbers.opened, numbers.ended, numbers.open) == (made, made, 0), "{numbers:?}");
-    ensure!(run.lines.closed().len() as u64 == made, "{} are told as closed", run.lines.closed().len());
+    let told = run.lines.closed().len() as u64;
+    ensure!(told <= made && made <= told + unwritten, "{told} are told as closed");
     ensure!(verdict.lost == 0 && verdict.doubts == 0, "{:?}", verdict.losses);
     ensure_balanced(verdict)?;
     ensure!(memory < MEMORY, "lastpacket takes {memory} KiB");
@@ -171,18 +175,9 @@ fn serve(listener: &TcpListener) -> std::io::Result<()> {
 
 /// What is said to have been lost at a stage.
 fn missing(lines: &[Line], stage: &str) -> u64 {
-    lost(lines, |at| at == stage)
-}
-
-/// What is said to have been lost after the ring buffer.
-fn missing_elsewhere(lines: &[Line]) -> u64 {
-    lost(lines, |at| at != "ring_buffer")
-}
-
-fn lost(lines: &[Line], at: impl Fn(&str) -> bool) -> u64 {
     let lost =
         lines.iter().filter_map(|line| if let Body::Lost(lost) = &line.body { Some(lost) } else { None });
-    lost.filter(|lost| at(&lost.stage)).map(|lost| lost.count).sum()
+    lost.filter(|lost| lost.stage == stage).map(|lost| lost.count).sum()
 }
 
 fn peak_memory(pid: u32) -> Result<u64> {

@@ -259,8 +259,10 @@ impl Pipeline {
         Ok(())
     }
 
+    /// As [`deliver`](Self::deliver), but waits for room: for verdicts.
     fn deliver_surely(&mut self) -> Result<()> {
-        self.deliver()?;
+        let dropped = self.output.take_dropped();
+        self.tell_lost("sink", "the reader of the output is too slow", dropped);
         Ok(self.output.send_surely(std::mem::take(&mut self.lines))?)
     }
 }
