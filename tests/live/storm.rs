@@ -59,10 +59,6 @@ fn end(lastpacket: Running, resident: Resident) -> Result<(Run, u64)> {
     let memory = peak_memory(lastpacket.pid())?;
     resident.terminate()?;
     let run = lastpacket.finish()?;
-    // A reader that is too slow, as this one is, misses lines: each is a gap in the numbers and told.
-    let (last, written) = (run.lines.last().map_or(0, |line| line.seq), run.lines.len() as u64);
-    let unwritten = missing(&run.lines, "sink");
-    ensure!(last == written + unwritten, "{written} of {last} lines, {unwritten} are said to be missing");
     Ok((run, memory))
 }
 
@@ -99,6 +95,7 @@ fn resets(ring_buffer: Option<&str>) -> Result<()> {
     let (told, missing) = (run.lines.resets().len() as u64, missing(&run.lines, "ring_buffer"));
     let unwritten = self::missing(&run.lines, "sink");
     eprintln!("{rate:.0} resets/s; {missing} records missing of {RESETS}, {unwritten} lines; {memory} KiB");
+    ensure_all_lines_accounted_for(&run.lines)?;
     ensure!(sent == RESETS, "the kernel counts {sent} resets");
     ensure!(refused == RESETS, "the verdict counts {refused}: {:?}", verdict.losses);
     ensure!(verdict.result == Word::Cut && verdict.lost == RESETS, "{:?}", verdict.reasons);
@@ -142,6 +139,7 @@ fn connections() -> Result<()> {
     let (missing, unwritten) = (missing(&run.lines, "ring_buffer"), missing(&run.lines, "sink"));
     eprintln!("{rate:.0} connections/s; {missing} records missing, {unwritten} lines; {memory} KiB");
     let (made, numbers) = (CONNECTIONS, verdict.connections);
+    ensure_all_lines_accounted_for(&run.lines)?;
     ensure!(missing == 0, "{missing} records were lost");
     ensure!((numbers.opened, numbers.ended, numbers.open) == (made, made, 0), "{numbers:?}");
     let told = run.lines.closed().len() as u64;
@@ -171,6 +169,14 @@ fn serve(listener: &TcpListener) -> std::io::Result<()> {
         connection.write_all(&[b'y'; 10])?;
         while connection.read(&mut [0; 100])? > 0 {}
     }
+}
+
+/// A reader that is too slow, as this one is, misses lines: each is a gap in the numbers, and told.
+fn ensure_all_lines_accounted_for(lines: &[Line]) -> Result<()> {
+    let (last, written) = (lines.last().map_or(0, |line| line.seq), lines.len() as u64);
+    let unwritten = missing(lines, "sink");
+    ensure!(last == written + unwritten, "{written} of {last} lines, {unwritten} are said to be missing");
+    Ok(())
 }
 
 /// What is said to have been lost at a stage.

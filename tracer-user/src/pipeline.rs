@@ -251,18 +251,24 @@ impl Pipeline {
     }
 
     fn deliver(&mut self) -> Result<()> {
+        // A line that tells what was dropped must not be dropped itself.
+        if self.output.has_room(self.lines.len() + 1) {
+            self.tell_dropped();
+        }
         if !self.lines.is_empty() {
             self.output.send(std::mem::take(&mut self.lines))?;
         }
+        Ok(())
+    }
+
+    fn tell_dropped(&mut self) {
         let dropped = self.output.take_dropped();
         self.tell_lost("sink", "the reader of the output is too slow", dropped);
-        Ok(())
     }
 
     /// As [`deliver`](Self::deliver), but waits for room: for verdicts.
     fn deliver_surely(&mut self) -> Result<()> {
-        let dropped = self.output.take_dropped();
-        self.tell_lost("sink", "the reader of the output is too slow", dropped);
+        self.tell_dropped();
         Ok(self.output.send_surely(std::mem::take(&mut self.lines))?)
     }
 }

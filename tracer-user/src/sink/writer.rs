@@ -5,7 +5,7 @@ use std::{
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
-        mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
+        mpsc::{Receiver, SyncSender, sync_channel},
     },
     thread::JoinHandle,
 };
@@ -36,6 +36,8 @@ pub struct Output {
     queue: Option<SyncSender<Vec<Line>>>,
     /// Lines in the queue.
     waiting: Arc<AtomicUsize>,
+    /// Batches in the queue.
+    batches: Arc<AtomicUsize>,
     thread: Option<JoinHandle<Result<(), OutputFailed>>>,
     dropped: u64,
 }
@@ -47,12 +49,18 @@ impl Output {
     /// If no thread can be started.
     pub fn start(render: Box<dyn Render>, to: Box<dyn Write + Send>) -> io::Result<Self> {
         let (queue, lines) = sync_channel(QUEUE);
-        let waiting = Arc::new(AtomicUsize::new(0));
-        let left = Arc::clone(&waiting);
+        let (waiting, batches) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let left = (Arc::clone(&waiting), Arc::clone(&batches));
         let thread = std::thread::Builder::new()
             .name("output".to_owned())
             .spawn(move || write_all(&lines, &left, render, to))?;
-        Ok(Self { queue: Some(queue), waiting, thread: Some(thread), dropped: 0 })
+        Ok(Self { queue: Some(queue), waiting, batches, thread: Some(thread), dropped: 0 })
+    }
+
+    /// Whether so many lines in one batch find room now. Nobody else fills it.
+    #[must_use]
+    pub fn has_room(&self, lines: usize) -> bool {
+        self.waiting.load(Ordering::Relaxed) + lines <= LINES && self.batches.load(Ordering::Relaxed) < QUEUE
     }
 
     /// Queues lines. When the queue is full they are dropped and counted.
@@ -60,21 +68,18 @@ impl Output {
     /// # Errors
     /// If writing failed before.
     pub fn send(&mut self, lines: Vec<Line>) -> Result<(), OutputFailed> {
-        let Some(queue) = &self.queue else { return Ok(()) };
         let count = lines.len();
-        if self.waiting.load(Ordering::Relaxed) + count > LINES {
+        let has_room = self.has_room(count);
+        let Some(queue) = &self.queue else { return Ok(()) };
+        if !has_room {
             self.dropped += count as u64;
             return Ok(());
         }
-        self.waiting.fetch_add(count, Ordering::Relaxed);
-        match queue.try_send(lines) {
+        self.count(count);
+        // There is room, by the count: it waits for nobody.
+        match queue.send(lines) {
             Ok(()) => Ok(()),
-            Err(TrySendError::Full(_)) => {
-                self.waiting.fetch_sub(count, Ordering::Relaxed);
-                self.dropped += count as u64;
-                Ok(())
-            }
-            Err(TrySendError::Disconnected(_)) => self.finish(),
+            Err(_) => self.finish(),
         }
     }
 
@@ -83,11 +88,16 @@ impl Output {
     /// # Errors
     /// If writing failed before.
     pub fn send_surely(&mut self, lines: Vec<Line>) -> Result<(), OutputFailed> {
-        self.waiting.fetch_add(lines.len(), Ordering::Relaxed);
+        self.count(lines.len());
         match self.queue.as_ref().map(|queue| queue.send(lines)) {
             Some(Err(_)) => self.finish(),
             _ => Ok(()),
         }
+    }
+
+    fn count(&self, lines: usize) {
+        self.waiting.fetch_add(lines, Ordering::Relaxed);
+        self.batches.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Lines dropped since the last call.
@@ -111,7 +121,7 @@ impl Output {
 
 fn write_all(
     lines: &Receiver<Vec<Line>>,
-    waiting: &AtomicUsize,
+    (waiting, batches): &(Arc<AtomicUsize>, Arc<AtomicUsize>),
     mut render: Box<dyn Render>,
     mut to: Box<dyn Write + Send>,
 ) -> Result<(), OutputFailed> {
@@ -125,6 +135,7 @@ fn write_all(
         })
     };
     while let Ok(batch) = lines.recv() {
+        batches.fetch_sub(1, Ordering::Relaxed);
         for line in &batch {
             render.line(line, &mut bytes);
         }
@@ -151,7 +162,7 @@ mod tests {
     use crate::sink::jsonl::JsonLines;
 
     /// Somebody who reads nothing until the other end of the channel is gone.
-    struct Stuck(mpsc::Receiver<()>);
+    struct Stuck(Receiver<()>);
 
     impl Write for Stuck {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
