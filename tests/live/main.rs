@@ -8,6 +8,7 @@ mod existing;
 mod faults;
 mod findings;
 mod hooks;
+mod kernel;
 mod options;
 mod peers;
 mod scene;
@@ -41,6 +42,7 @@ fn main() -> Result<ExitCode> {
     trials.extend(hooks::trials());
     trials.extend(peers::trials());
     trials.extend(storm::trials());
+    trials.extend(kernel::trials());
     needs::explain_skips();
     Ok(libtest_mimic::run(&arguments, trials).exit_code())
 }

@@ -10,7 +10,7 @@ use lastpacket_tests::{
 };
 use libtest_mimic::Trial;
 use tracer_core::{
-    output::{Body, PhaseEvent, SignalEvent},
+    output::{Body, Endpoint, PhaseEvent, SignalEvent},
     words::{Cause, Ending, Phase},
 };
 
@@ -89,9 +89,16 @@ fn ensure_killed(run: &Run) -> Result<()> {
     }
     for reset in run.lines.resets() {
         let refused = reset.ending == Some(Ending::Refused);
-        ensure!(reset.phase != Phase::AfterExit || refused, "a reset after the exit: {reset:#?}");
+        // A request that met the FIN of the exit on its way.
+        let late = reset.ending == Some(Ending::LateData) && ended_with_the_server(run, &reset.network.peer);
+        ensure!(reset.phase != Phase::AfterExit || refused || late, "a reset after the exit: {reset:#?}");
     }
     ensure_clients_agree(run)
+}
+
+fn ended_with_the_server(run: &Run, peer: &Endpoint) -> bool {
+    let closed = run.lines.closed();
+    closed.iter().any(|event| event.network.peer == *peer && event.phase == Phase::Exiting)
 }
 
 /// Every failure of a client is explained, and no certain or likely loss was invented.

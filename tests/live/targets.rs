@@ -12,14 +12,15 @@ use anyhow::{Context, Result, anyhow, ensure};
 use lastpacket_tests::{
     counters::{self, rise},
     events::{Events, ensure_balanced, ensure_no_gaps},
-    needs,
+    machine, needs,
     netns::{Family, Link, Namespace},
-    run::{self, Run},
+    run::{self, Run, cannot_show},
 };
 use libtest_mimic::Trial;
 use socket2::{Protocol, Socket};
 use tracer_core::{
-    output::{Body, Line},
+    output::{Body, ConnectionEvent, Line},
+    verdict::Verdict,
     words::{Confidence, Direction, Ending, Phase},
 };
 
@@ -107,6 +108,11 @@ fn ensure_endings(lines: &[Line], expected: &Endings) -> Result<()> {
     let mut told = Endings::new();
     for event in lines.closed() {
         let end = event.end.as_ref().context("no end")?;
+        if end.ending == Ending::NeverEstablished {
+            let goes_on = expected.contains_key(&event.network.peer.port);
+            ensure!(goes_on, "no connection that goes on: {event:#?}");
+            continue;
+        }
         ensure!(event.network.peer.address == FAMILY.client(), "not of our client: {event:#?}");
         ensure!(event.phase == Phase::Exiting, "ended in another phase: {event:#?}");
         let twice = told.insert(event.network.peer.port, (end.ending, end.confidence));
@@ -125,11 +131,12 @@ fn two_at_once() -> Result<()> {
     for (target, endings) in targets.iter().zip([&idle, &unread]) {
         let lines = target.lines(&run)?;
         ensure_endings(&lines, endings)?;
-        ensure!(lines.opened().len() == 50, "{} connections were opened", lines.opened().len());
         let verdict = lines.verdict()?;
         ensure_balanced(verdict)?;
+        let sockets = 50 + second_sockets(&lines, verdict)?;
+        ensure!(lines.opened().len() == sockets, "{} connections were opened", lines.opened().len());
         ensure!(
-            verdict.connections.ended == 50 && verdict.connections.open == 0,
+            verdict.connections.ended == sockets as u64 && verdict.connections.open == 0,
             "{:?}",
             verdict.connections
         );
@@ -144,6 +151,17 @@ fn two_at_once() -> Result<()> {
     let strangers = run.lines.iter().filter(|line| line.subject.is_none()).count();
     ensure!(first.len() + second.len() + strangers == run.lines.len(), "lines of a third target");
     Ok(())
+}
+
+/// Sockets that the kernel made and took back within a handshake: as many as it counted too many.
+fn second_sockets(lines: &[Line], verdict: &Verdict) -> Result<usize> {
+    let given_up = |event: &&ConnectionEvent| {
+        event.end.as_ref().is_some_and(|end| end.ending == Ending::NeverEstablished)
+    };
+    let count = lines.closed().into_iter().filter(given_up).count();
+    let opens = verdict.books.iter().find(|book| book.name == "PassiveOpens").context("no PassiveOpens")?;
+    ensure!(opens.kernel == 50 + count as u64, "the kernel counted {}, {count} were given up", opens.kernel);
+    Ok(count)
 }
 
 /// The first server's connections idle, the second's have data that was not read.
@@ -197,8 +215,15 @@ fn farewell() -> Result<()> {
         pause(1200);
         targets[0].holder.stop()
     })?;
-    let idle = (30_000..30_003).map(|port| (port, (Ending::IdleClosed, None))).collect();
-    ensure_endings(&targets[0].lines(&run)?, &idle)
+    let lines = targets[0].lines(&run)?;
+    // Where the applications' calls are not seen (before 6.3), the farewell may be the end of an answer
+    // that took that long: a doubt, and no more.
+    let seen = !cannot_show(&run, "requests without an answer");
+    let ending =
+        if seen { (Ending::IdleClosed, None) } else { (Ending::MidResponse, Some(Confidence::Possible)) };
+    ensure_endings(&lines, &(30_000..30_003).map(|port| (port, ending)).collect())?;
+    ensure!(lines.verdict()?.lost == 0, "{:?}", lines.verdict()?.losses);
+    Ok(())
 }
 
 /// Each server exits within its signal handler, with an idle connection, one that waits for its answer,
@@ -216,7 +241,10 @@ fn sudden_deaths() -> Result<()> {
         ensure_sudden_death(&target.lines(&run)?, resets)?;
     }
     let quickest = targets.iter().filter_map(|target| time_to_die(&target.lines(&run).ok()?)).min();
-    ensure!(quickest < Some(Duration::from_millis(1)), "the quickest took {quickest:?} to die");
+    ensure!(
+        quickest < Some(Duration::from_millis(1) * machine::slowness()),
+        "the quickest took {quickest:?} to die"
+    );
     Ok(())
 }
 

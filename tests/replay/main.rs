@@ -7,6 +7,7 @@ use std::{collections::BTreeMap, net::SocketAddr};
 use lastpacket_tests::recording::{Recording, reset_reasons};
 use tracer_core::{
     Tracer,
+    books::CurrEstabRule,
     input::{Clock, End, Input, InventoryUpdate},
     output::{Body, Endpoint, Line},
     target::Rules,
@@ -23,7 +24,12 @@ struct Replay {
 
 impl Replay {
     fn run(recording: &Recording) -> Self {
-        let rules = Rules { quiet: SECOND, reset_reasons: reset_reasons(recording) };
+        let rules = Rules {
+            quiet: SECOND,
+            reset_reasons: reset_reasons(recording),
+            // The kernel of the recordings, 6.18.
+            curr_estab: Some(CurrEstabRule::EstablishedAndCloseWait),
+        };
         let identity = Identity { node: "node".into(), run_id: "replay".into() };
         let mut tracer = Tracer::new(identity, rules, Clock::default());
         let mut lines = Vec::new();

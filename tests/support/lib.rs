@@ -6,6 +6,7 @@ pub mod binary;
 pub mod counters;
 pub mod events;
 pub mod leftovers;
+pub mod machine;
 pub mod needs;
 pub mod netns;
 pub mod process;

@@ -268,7 +268,7 @@ fn record(
     let (kind, bytes) = match line["ev"].as_str()? {
         "state" if here => {
             let record = state_record(slot, line);
-            count_state(counted, &record);
+            counted.count_state(record.old.into(), record.new.into(), || record.socket.segs_out);
             (Kind::STATE, bytes(&record))
         }
         "reset_sent" if here => {
@@ -294,16 +294,6 @@ fn record(
     };
     counted.records[kind as usize] += 1;
     Some(bytes)
-}
-
-fn count_state(counters: &mut Counters, record: &StateRecord) {
-    match (record.old, record.new) {
-        (10, 3) => counters.passive_opens += 1,
-        (7, 2) => counters.active_opens += 1,
-        (1 | 8, 7) => counters.estab_resets += 1,
-        (2, 7) if record.socket.segs_out == 0 => counters.active_unsent += 1,
-        _ => {}
-    }
 }
 
 fn state_record(target: u32, line: &Value) -> StateRecord {

@@ -50,6 +50,14 @@ pub fn start<A: AsRef<str>>(arguments: &[A]) -> Result<Running> {
 pub fn start_as<A: AsRef<str>>(arguments: &[A], prepare: impl FnOnce(&mut Command)) -> Result<Running> {
     let mut command = Command::new(binary::lastpacket()?);
     command.args(arguments.iter().map(AsRef::as_ref));
+    start_command(command)
+}
+
+/// The same for a command that becomes `lastpacket`.
+///
+/// # Errors
+/// If it cannot be started.
+pub fn start_command(mut command: Command) -> Result<Running> {
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     prepare(&mut command);
     let mut child = command.spawn().context("cannot start lastpacket")?;
@@ -72,6 +80,15 @@ pub fn start_as<A: AsRef<str>>(arguments: &[A], prepare: impl FnOnce(&mut Comman
         text
     });
     Ok(Running { child, lines, seen: Vec::new(), stderr: Some(stderr) })
+}
+
+/// Whether the run said at its start that this kernel cannot show something.
+#[must_use]
+pub fn cannot_show(run: &Run, what: &str) -> bool {
+    run.lines.iter().any(|line| match &line.body {
+        Body::AgentStarted(started) => started.cannot_show.iter().any(|class| class.contains(what)),
+        _ => false,
+    })
 }
 
 impl Running {

@@ -23,7 +23,7 @@ pub const KINDS: usize = 16;
 
 /// Counters of one target, kept per CPU; they only grow, and user space takes differences.
 ///
-/// The first six are one side of the books; the other is `/proc/net/snmp` of the target's network
+/// The first nine and the resets sent are one side of the books; the other is `/proc/net/snmp` of the target's network
 /// namespace. State changes are numbered as in `include/net/tcp_states.h`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -45,6 +45,9 @@ pub struct Counters {
     pub close_waits: u64,
     /// Changes out of CLOSE_WAIT.
     pub close_waits_left: u64,
+    /// SYN_RECV→CLOSE_WAIT (a SYN with data and FIN, by TCP Fast Open): CurrEstab rises on kernels that
+    /// count CLOSE_WAIT as current.
+    pub close_waits_at_once: u64,
     /// `tcp_send_reset`: OutRsts.
     pub resets_sent: u64,
     /// `tcp_receive_reset`.
@@ -65,9 +68,42 @@ pub struct Counters {
 
 // SAFETY: repr(C), u64 only.
 unsafe impl Pod for Counters {}
-const _: () = assert!(size_of::<Counters>() == (13 + 2 * KINDS) * 8);
+const _: () = assert!(size_of::<Counters>() == (14 + 2 * KINDS) * 8);
+
+mod state {
+    pub(super) const ESTABLISHED: i32 = 1;
+    pub(super) const SYN_SENT: i32 = 2;
+    pub(super) const SYN_RECV: i32 = 3;
+    pub(super) const CLOSE: i32 = 7;
+    pub(super) const CLOSE_WAIT: i32 = 8;
+    pub(super) const LISTEN: i32 = 10;
+}
 
 impl Counters {
+    /// Counts a change of state by the kernel's own rules: `tcp_set_state`, `tcp_create_openreq_child`,
+    /// `tcp_connect`. `segments_sent` is asked only of a connection that gives up opening.
+    #[inline(always)]
+    pub fn count_state(&mut self, old: i32, new: i32, segments_sent: impl FnOnce() -> u32) {
+        use state::{CLOSE, CLOSE_WAIT, ESTABLISHED, LISTEN, SYN_RECV, SYN_SENT};
+        match (old, new) {
+            (LISTEN, SYN_RECV) => self.passive_opens += 1,
+            (CLOSE, SYN_SENT) => self.active_opens += 1,
+            (ESTABLISHED | CLOSE_WAIT, CLOSE) => self.estab_resets += 1,
+            (SYN_RECV, CLOSE_WAIT) => self.close_waits_at_once += 1,
+            (SYN_SENT, CLOSE) if segments_sent() == 0 => self.active_unsent += 1,
+            _ => {}
+        }
+        if new == ESTABLISHED {
+            self.established += 1;
+        }
+        if old == ESTABLISHED {
+            if new == CLOSE_WAIT { self.close_waits += 1 } else { self.unestablished += 1 }
+        }
+        if old == CLOSE_WAIT {
+            self.close_waits_left += 1;
+        }
+    }
+
     /// Combines two readings field by field.
     #[must_use]
     pub fn zip(self, other: Self, f: impl Fn(u64, u64) -> u64) -> Self {
@@ -80,6 +116,7 @@ impl Counters {
             unestablished: f(self.unestablished, other.unestablished),
             close_waits: f(self.close_waits, other.close_waits),
             close_waits_left: f(self.close_waits_left, other.close_waits_left),
+            close_waits_at_once: f(self.close_waits_at_once, other.close_waits_at_once),
             resets_sent: f(self.resets_sent, other.resets_sent),
             resets_received: f(self.resets_received, other.resets_received),
             resets_to_syn: f(self.resets_to_syn, other.resets_to_syn),

@@ -210,6 +210,8 @@ pub struct Connection {
     pub reset_received: bool,
     /// A reset was sent, by our own act or drawn by a segment.
     pub reset_sent: Option<ResetSent>,
+    /// The kernel made a second socket of the same handshake, and took it back (`inet_ehash_nolisten`).
+    pub given_up_in_handshake: bool,
 }
 
 impl Connection {
@@ -219,6 +221,8 @@ impl Connection {
             let at_peer_fin = (self.state == TcpState::CloseWait).then_some(&self.socket);
             self.close = Close::of(time, change, moment, at_peer_fin);
         }
+        self.given_up_in_handshake = (change.old, change.new) == (TcpState::SynRecv, TcpState::Close)
+            && change.socket.bytes_received == 0;
         self.state = change.new;
         self.socket = change.socket;
         self.moment = moment;
@@ -287,15 +291,22 @@ impl Connection {
     }
 
     fn judge_closed(&self) -> Judgement {
-        let Some(close) = &self.close else {
-            let ending = if self.reset_received { Ending::PeerReset } else { Ending::TimedOut };
-            return Judgement::harmless(ending);
-        };
+        let Some(close) = &self.close else { return Judgement::harmless(self.ending_without_close()) };
         if close.abort {
             return self.judge_abort(close);
         }
         let closed = self.judge_fin(close);
         self.reset_sent.as_ref().map_or(closed, |reset| worse(closed, after_close(reset)))
+    }
+
+    fn ending_without_close(&self) -> Ending {
+        if self.reset_received {
+            Ending::PeerReset
+        } else if self.given_up_in_handshake {
+            Ending::NeverEstablished
+        } else {
+            Ending::TimedOut
+        }
     }
 
     fn judge_abort(&self, close: &Close) -> Judgement {
@@ -394,6 +405,7 @@ mod tests {
             socket: Socket { unacked: 0, ..close.socket },
             reset_received: false,
             reset_sent: None,
+            given_up_in_handshake: false,
         }
     }
 
@@ -606,6 +618,23 @@ mod tests {
     #[test]
     fn an_abort_without_a_reset_is_the_kernel_giving_up() {
         assert_eq!(closed(true, ClosedBy::Kernel, |_| {}).judge(), harmless(Ending::TimedOut));
+    }
+
+    #[test]
+    fn a_second_socket_of_a_handshake_is_no_peer_that_does_not_answer() {
+        let mut connection = Connection { close: None, ..closed(true, ClosedBy::Kernel, |_| {}) };
+        let (tuple, moment) = (connection.tuple, connection.moment);
+        let change = |bytes_received| StateChange {
+            task: Task::default(),
+            socket: Socket { bytes_received, ..Socket::default() },
+            tuple,
+            old: TcpState::SynRecv,
+            new: TcpState::Close,
+        };
+        connection.change(1, &change(0), moment);
+        assert_eq!(connection.judge(), harmless(Ending::NeverEstablished));
+        connection.change(1, &change(10), moment);
+        assert_eq!(connection.judge(), harmless(Ending::TimedOut));
     }
 
     #[test]

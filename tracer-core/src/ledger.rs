@@ -565,6 +565,7 @@ fn new_connection(
         socket: Socket::default(),
         reset_received: false,
         reset_sent: None,
+        given_up_in_handshake: false,
     }
 }
 

@@ -16,7 +16,7 @@ use tracer_common::Counters;
 
 use self::container::{Container, Guest};
 use crate::{
-    books::Reading,
+    books::{CurrEstabRule, Reading},
     connection::Moment,
     event::{Mono, ResetSent},
     findings::Exhibits,
@@ -33,6 +33,8 @@ pub struct Rules {
     pub quiet: Mono,
     /// Names of the kernel's reset reasons.
     pub reset_reasons: HashMap<i32, Arc<str>>,
+    /// What the kernel's CurrEstab counts, as far as it is known.
+    pub curr_estab: Option<CurrEstabRule>,
 }
 
 /// See the module. Bodies of events go to `out` with their times.

@@ -94,6 +94,9 @@ words! {
         PeerReset = "peer_reset",
         /// The kernel gave up on a peer that did not answer.
         TimedOut = "timed_out",
+        /// The kernel gave the socket up within the handshake: two of its segments met on two CPUs, and
+        /// the connection goes on in the other's socket.
+        NeverEstablished = "never_established",
         /// Still open when the network interface went.
         OpenAtTeardown = "open_at_teardown",
     }

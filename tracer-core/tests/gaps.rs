@@ -31,7 +31,7 @@ struct Story {
 
 impl Story {
     fn begin(first: Reading) -> Self {
-        let rules = Rules { quiet: SECOND, reset_reasons: HashMap::new() };
+        let rules = Rules { quiet: SECOND, reset_reasons: HashMap::new(), curr_estab: None };
         let identity = Identity { node: "node".into(), run_id: "run".into() };
         let tracer = Tracer::new(identity, rules, Clock { mono: 0, wall: 1_000 * SECOND as i64 });
         let mut story = Self { tracer, lines: Vec::new(), records: [0; 16] };

@@ -170,7 +170,7 @@ fn record(act: &Act, time_ns: u64) -> Option<Bytes> {
 }
 
 fn tracer() -> (Tracer, Vec<Line>) {
-    let rules = Rules { quiet: 1_000_000_000, reset_reasons: HashMap::new() };
+    let rules = Rules { quiet: 1_000_000_000, reset_reasons: HashMap::new(), curr_estab: None };
     let identity = Identity { node: "node".into(), run_id: "run".into() };
     let mut tracer = Tracer::new(identity, rules, Clock::default());
     let mut lines = Vec::new();

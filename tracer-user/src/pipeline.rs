@@ -98,7 +98,8 @@ impl Pipeline {
             facts.reset_reasons.iter().map(|(value, name)| (*value, name.as_str().into())).collect();
         let quiet = u64::try_from(settings.quiet.as_nanos()).unwrap_or(u64::MAX);
         let identity = Identity { node: node_name(settings.node.as_deref())?, run_id: run_id()? };
-        let tracer = Tracer::new(identity, Rules { quiet, reset_reasons }, clock::now());
+        let rules = Rules { quiet, reset_reasons, curr_estab: facts.curr_estab };
+        let tracer = Tracer::new(identity, rules, clock::now());
         let mut pipeline = Self {
             probes,
             records,

@@ -7,11 +7,11 @@ use lastpacket_tests::{
     counters::{Counters, rise},
     events::{Events, ensure_no_gaps},
     netns::Family,
-    run::Run,
+    run::{Run, cannot_show},
 };
 use serde_json::Value;
 use tracer_core::{
-    output::{Body, ConnectionEvent, Endpoint, Line, NetworkType, ResetEvent},
+    output::{ConnectionEvent, Endpoint, NetworkType, ResetEvent},
     words::{ClosedBy, Confidence, Direction, Ending, Role},
 };
 
@@ -77,6 +77,19 @@ pub fn all(case: &Case, reference: &Reference, observed: &Observed) -> Result<()
     Ok(())
 }
 
+/// Sockets that the kernel made and took back within a handshake: as many as it counted more opens than
+/// in the reference.
+pub fn second_sockets(reference: &Reference, observed: &Observed) -> Result<u64> {
+    let given_up = |event: &&ConnectionEvent| {
+        event.end.as_ref().is_some_and(|end| end.ending == Ending::NeverEstablished)
+    };
+    let told = observed.run.lines.closed().into_iter().filter(given_up).count() as u64;
+    let expected = told + reference.server.get("PassiveOpens").copied().unwrap_or(0);
+    let rose = observed.rise("PassiveOpens");
+    ensure!(told == 0 || rose == expected, "PassiveOpens rose by {rose}, {told} sockets were given up");
+    Ok(told)
+}
+
 const COMPARED: [&str; 8] = [
     "PassiveOpens",
     "ActiveOpens",
@@ -126,6 +139,8 @@ fn events_as_counted(case: &Case, observed: &Observed) -> Result<()> {
     };
     let (resets, rose) = (book("EstabResets"), observed.rise("EstabResets"));
     ensure!(resets == Some(rose), "the kernel's EstabResets rose by {rose}, the book says {resets:?}");
+    let (current, level) = (book("CurrEstab"), observed.after.get("CurrEstab").copied());
+    ensure!(current == level, "the kernel's CurrEstab is {level:?}, the book says {current:?}");
     Ok(())
 }
 
@@ -133,7 +148,7 @@ fn connections_as_expected(case: &Case, observed: &Observed) -> Result<()> {
     let expected = (case.expected)().connections;
     let told: Vec<Connection> =
         observed.run.lines.closed().into_iter().map(Connection::told).collect::<Result<_>>()?;
-    let doubts = cannot_show(observed, "requests without an answer");
+    let doubts = cannot_show(&observed.run, "requests without an answer");
     let told: Vec<Connection> =
         told.into_iter().map(|told| if doubts { told.without_doubt_of_the_answer() } else { told }).collect();
     ensure!(told == expected, "connections ended as\n{told:#?}\nexpected\n{expected:#?}");
@@ -143,21 +158,12 @@ fn connections_as_expected(case: &Case, observed: &Observed) -> Result<()> {
 fn resets_as_expected(case: &Case, observed: &Observed) -> Result<()> {
     let mut expected = (case.expected)().resets;
     // Before 6.10.
-    if cannot_show(observed, "reasons of resets") {
+    if cannot_show(&observed.run, "reasons of resets") {
         expected.iter_mut().for_each(|reset| reset.reason = None);
     }
     let told: Vec<Reset> = observed.run.lines.resets().into_iter().map(Reset::told).collect();
     ensure!(told == expected, "resets were\n{told:#?}\nexpected\n{expected:#?}");
     Ok(())
-}
-
-/// Whether the run said at its start that this kernel cannot show something.
-fn cannot_show(observed: &Observed, what: &str) -> bool {
-    let says_so = |line: &Line| match &line.body {
-        Body::AgentStarted(started) => started.cannot_show.iter().any(|class| class.contains(what)),
-        _ => false,
-    };
-    observed.run.lines.iter().any(says_so)
 }
 
 /// Whatever is told of the server's clients names a client's end as the client knows it.

@@ -26,6 +26,9 @@ const BOTH: &[Family] = &[Family::V4, Family::V6];
 const V4: &[Family] = &[Family::V4];
 const V6: &[Family] = &[Family::V6];
 
+/// How often a case is played at most.
+const ATTEMPTS: usize = 4;
+
 /// One case.
 #[derive(Clone, Copy)]
 struct Case {
@@ -48,10 +51,22 @@ pub fn trials() -> Result<Vec<Trial>> {
         for family in case.families.iter().copied() {
             let reference = Reference::of(&references, case.name)?.clone();
             let name = format!("cases::{}::{family:?}", case.name).to_lowercase();
-            trials.push(needs::live(name, move || check::all(&case, &reference, &observe(&case, family)?)));
+            trials.push(needs::live(name, move || play(&case, &reference, family)));
         }
     }
     Ok(trials)
+}
+
+/// Now and then two segments of a handshake meet on two CPUs, and the kernel makes a second socket: then
+/// it must count and lastpacket tell it, and the case is played again.
+fn play(case: &Case, reference: &Reference, family: Family) -> Result<()> {
+    for _ in 1..ATTEMPTS {
+        let observed = observe(case, family)?;
+        if check::second_sockets(reference, &observed)? == 0 {
+            return check::all(case, reference, &observed);
+        }
+    }
+    check::all(case, reference, &observe(case, family)?)
 }
 
 /// Plays a case with the server's namespace traced, from before it begins until a process that lives

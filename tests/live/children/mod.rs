@@ -1,8 +1,10 @@
 //! Processes that cases need: this program itself, with a listening socket as its standard input.
 
+pub mod confined;
 mod faulty;
 mod hold;
 mod http;
+mod seccomp;
 
 use std::{
     io::{Read, Write},
@@ -43,6 +45,7 @@ pub fn start(namespace: &Namespace, role: &str, listener: &Socket) -> Result<Chi
 /// Does what the role says, until that is done or the process is ended.
 pub fn play(role: &str) -> Result<()> {
     match role.split_once(':').unwrap_or((role, "")) {
+        ("denied", what) => confined::become_program(what),
         ("hold", count) => hold::hold(count.parse()?),
         ("hold-and-part", count) => hold::hold_and_part(count.parse()?),
         ("hold-and-close", count) => hold::hold_and_close(count.parse()?),

@@ -76,7 +76,7 @@ impl Target {
     /// The verdict, after [`finish`](Self::finish). `last_seq` is the last line before it.
     #[must_use]
     pub fn verdict(&self, rules: &Rules, end: End, run: RunRecords, last_seq: u64) -> Verdict {
-        let books = self.balance(run);
+        let books = self.balance(rules, run);
         let mut gaps = self.gaps(&books);
         if end == End::Interrupted {
             gaps.push(Gap::Interrupted);
@@ -121,7 +121,7 @@ impl Target {
         })
     }
 
-    fn balance(&self, run: RunRecords) -> Vec<Book> {
+    fn balance(&self, rules: &Rules, run: RunRecords) -> Vec<Book> {
         let (Some(first), Some(last)) = (&self.first, &self.last) else { return Vec::new() };
         let census = self.ledger.census();
         let received = Received {
@@ -131,7 +131,7 @@ impl Target {
             connections_ended: census.ended,
             connections_open: self.ledger.open(),
         };
-        balance(first, last, &received)
+        balance(first, last, &received, rules.curr_estab)
     }
 
     fn gaps(&self, books: &[Book]) -> Vec<Gap> {

@@ -4,9 +4,11 @@ use std::{collections::HashMap, fs};
 
 use anyhow::{Context, Result, bail};
 use tracer_common::{ABSENT, Offsets, Settings};
+use tracer_core::books::CurrEstabRule;
 
 use super::{
     btf::Btf,
+    curr_estab,
     hooks::{self, Hook},
 };
 
@@ -24,6 +26,8 @@ pub struct Facts {
     pub missing_hooks: Vec<Hook>,
     /// Required fields that it lacks, as `structure.member`.
     pub missing_fields: Vec<String>,
+    /// What its CurrEstab counts; `None` if that could not be found out.
+    pub curr_estab: Option<CurrEstabRule>,
 }
 
 impl Facts {
@@ -32,7 +36,11 @@ impl Facts {
     /// # Errors
     /// If it has no readable BTF.
     pub fn of_running_kernel() -> Result<Self> {
-        Ok(Self::from_btf(&Btf::of_running_kernel()?))
+        let curr_estab = curr_estab::measure();
+        if let Err(error) = &curr_estab {
+            log::warn!("what CurrEstab counts is unknown, its book is left out: {error:#}");
+        }
+        Ok(Self { curr_estab: curr_estab.ok(), ..Self::from_btf(&Btf::of_running_kernel()?) })
     }
 
     fn from_btf(btf: &Btf) -> Self {
@@ -47,7 +55,15 @@ impl Facts {
         }
         let settings = settings(btf, &offsets);
         let (hooks, missing_hooks) = hooks::find(btf, settings.reset_has_reason == 1);
-        Self { offsets, settings, reset_reasons: reset_reasons(btf), hooks, missing_hooks, missing_fields }
+        Self {
+            offsets,
+            settings,
+            reset_reasons: reset_reasons(btf),
+            hooks,
+            missing_hooks,
+            missing_fields,
+            curr_estab: None,
+        }
     }
 
     /// What this kernel cannot show, in words. `refused` are hooks that it has, but that could not be
@@ -60,7 +76,11 @@ impl Facts {
             .then(|| "the kernel's reasons of resets (from Linux 6.10 on)".to_owned());
         let payload = (self.settings.page_offset == 0)
             .then(|| "what payload in pages looks like: it is judged by its length".to_owned());
-        missing.chain(refused).chain(reasons).chain(payload).collect()
+        let level = self
+            .curr_estab
+            .is_none()
+            .then(|| "whether CurrEstab agrees: what it counts could not be tried".to_owned());
+        missing.chain(refused).chain(reasons).chain(payload).chain(level).collect()
     }
 
     /// Fails if tracing is impossible, naming what is missing.

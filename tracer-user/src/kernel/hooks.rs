@@ -77,6 +77,11 @@ pub fn find(btf: &Btf, resets_have_reasons: bool) -> (Vec<Hook>, Vec<Hook>) {
     (hooks(found), hooks(missing))
 }
 
+/// An administrator can switch all kprobes off; then programs attach, and never run.
+fn are_disarmed() -> bool {
+    fs::read_to_string("/sys/kernel/debug/kprobes/enabled").is_ok_and(|enabled| enabled.trim() == "0")
+}
+
 /// Which functions a program can be attached to.
 struct Functions {
     supported: bool,
@@ -87,7 +92,7 @@ impl Functions {
     fn of_running_kernel() -> Self {
         Self {
             // Only there with CONFIG_KPROBE_EVENTS.
-            supported: Path::new("/sys/bus/event_source/devices/kprobe/type").exists(),
+            supported: Path::new("/sys/bus/event_source/devices/kprobe/type").exists() && !are_disarmed(),
             symbols: fs::read_to_string("/proc/kallsyms").unwrap_or_default(),
         }
     }

@@ -2,8 +2,10 @@
 //! tables, their records.
 
 pub mod btf;
+pub mod curr_estab;
 pub mod facts;
 pub mod hooks;
+mod lockdown;
 pub mod log;
 mod memlock;
 pub mod preflight;

@@ -4,11 +4,13 @@ use std::fs;
 
 use serde::Serialize;
 use tracer_common::ABSENT;
+use tracer_core::books::CurrEstabRule;
 
 use super::{
     btf,
     facts::{self, Facts},
     hooks::{Hook, Place},
+    lockdown,
     probes::{LoadOptions, Probes},
 };
 use crate::host::{cgroup, netns};
@@ -63,7 +65,7 @@ const OLDEST: (u32, u32) = (5, 10);
 /// Looks at everything.
 #[must_use]
 pub fn check() -> Vec<Condition> {
-    let mut conditions = vec![kernel_version(), lockdown()];
+    let mut conditions = vec![kernel_version(), lockdown_mode()];
     conditions.extend(CAPABILITIES.map(|(number, name, purpose)| capability(number, name, purpose)));
     match Facts::of_running_kernel() {
         Ok(facts) => {
@@ -104,6 +106,7 @@ fn kernel(facts: &Facts) -> Vec<Condition> {
         let found = "network namespaces are told apart by inode, which is used again";
         Condition::not(Status::Limited, "namespace cookies", found, "use Linux 5.14 or newer")
     });
+    conditions.push(curr_estab(facts.curr_estab));
     conditions.push(if facts.settings.page_offset != 0 {
         Condition::ok("payload in pages", "can be looked into")
     } else {
@@ -116,6 +119,22 @@ fn kernel(facts: &Facts) -> Vec<Condition> {
         )
     });
     conditions
+}
+
+fn curr_estab(rule: Option<CurrEstabRule>) -> Condition {
+    let name = "CurrEstab";
+    match rule {
+        Some(CurrEstabRule::Established) => Condition::ok(name, "counts ESTABLISHED"),
+        Some(CurrEstabRule::EstablishedAndCloseWait) => {
+            Condition::ok(name, "counts ESTABLISHED and CLOSE_WAIT")
+        }
+        None => Condition::not(
+            Status::Limited,
+            name,
+            "what it counts could not be tried: its book is left out",
+            "bring the loopback interface up (`ip link set lo up`), and let connections on it through",
+        ),
+    }
 }
 
 fn remedy(hook: &Hook) -> &'static str {
@@ -136,15 +155,12 @@ fn kernel_version() -> Condition {
     }
 }
 
-fn lockdown() -> Condition {
-    let mode = fs::read_to_string("/sys/kernel/security/lockdown").unwrap_or_default();
-    if mode.contains("[confidentiality]") {
-        let remedy =
-            "boot with lockdown=integrity: reading kernel memory is forbidden in mode confidentiality";
-        return Condition::not(Status::Missing, "lockdown", "confidentiality", remedy);
+fn lockdown_mode() -> Condition {
+    let mode = lockdown::mode().unwrap_or_else(|| "none".to_owned());
+    if lockdown::forbids_tracing(&mode) {
+        return Condition::not(Status::Missing, "lockdown", mode, lockdown::REMEDY);
     }
-    let selected = mode.split(['[', ']']).nth(1).unwrap_or("none");
-    Condition::ok("lockdown", selected)
+    Condition::ok("lockdown", mode)
 }
 
 fn capability(number: u32, name: &str, purpose: &str) -> Condition {

@@ -18,7 +18,7 @@ use tracer_common::{Counters, InitEntry, LANES, MAX_TARGETS, Pod, ScopeEntry, TW
 use super::{
     facts::Facts,
     hooks::{Hook, Place},
-    memlock,
+    lockdown, memlock,
     ring::Records,
 };
 
@@ -86,6 +86,7 @@ impl Probes {
             );
         }
         facts.require_all()?;
+        lockdown::require_none()?;
         memlock::lift()?;
         let log_level = if options.kernel_log { aya_log::Level::Debug as u8 } else { 0 };
         let mut ebpf = EbpfLoader::new()

@@ -177,7 +177,7 @@ mod tests {
 
     fn batch(lines: usize) -> Vec<Line> {
         let identity = Identity { node: "node".into(), run_id: "run".into() };
-        let rules = Rules { quiet: 0, reset_reasons: Default::default() };
+        let rules = Rules { quiet: 0, reset_reasons: Default::default(), curr_estab: None };
         let (mut tracer, mut batch) = (Tracer::new(identity, rules, Clock::default()), Vec::new());
         for _ in 0..lines {
             tracer.announce(0, Body::TargetEnded(TargetEnded { reason: String::new() }), &mut batch);

@@ -51,8 +51,15 @@ fn markdown(outcomes: &[Outcome]) -> String {
     }
     if outcomes.iter().any(|outcome| !outcome.results.is_empty()) {
         rows.push(row("tests", outcomes, |outcome| Some(outcome.results.join("; "))));
+        rows.push(row("tests left out", outcomes, |outcome| Some(left_out(outcome))));
     }
     rows.concat()
+}
+
+fn left_out(outcome: &Outcome) -> String {
+    let named: Vec<String> =
+        super::left_out(outcome.name).map(|(name, reason)| format!("`{name}`: {reason}")).collect();
+    if named.is_empty() { "none".to_owned() } else { named.join("; ") }
 }
 
 fn row(name: &str, outcomes: &[Outcome], cell: impl Fn(&Outcome) -> Option<String>) -> String {
@@ -107,7 +114,7 @@ mod tests {
             markdown(&[outcome("5.10", check("limited", "none")), outcome("7.3", check("ok", "fine"))]);
         assert_eq!(
             table,
-            "|  | 5.10 | 7.3 |\n| --- | --- | --- |\n| hook a | none | yes |\n| tests | ok. 1 passed | ok. 1 passed |\n"
+            "|  | 5.10 | 7.3 |\n| --- | --- | --- |\n| hook a | none | yes |\n| tests | ok. 1 passed | ok. 1 passed |\n| tests left out | none | none |\n"
         );
     }
 }
