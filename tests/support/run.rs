@@ -50,6 +50,7 @@ pub fn start<A: AsRef<str>>(arguments: &[A]) -> Result<Running> {
 pub fn start_as<A: AsRef<str>>(arguments: &[A], prepare: impl FnOnce(&mut Command)) -> Result<Running> {
     let mut command = Command::new(binary::lastpacket()?);
     command.args(arguments.iter().map(AsRef::as_ref));
+    prepare(&mut command);
     start_command(command)
 }
 
@@ -59,7 +60,6 @@ pub fn start_as<A: AsRef<str>>(arguments: &[A], prepare: impl FnOnce(&mut Comman
 /// If it cannot be started.
 pub fn start_command(mut command: Command) -> Result<Running> {
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    prepare(&mut command);
     let mut child = command.spawn().context("cannot start lastpacket")?;
     let (stdout, mut stderr) =
         (child.stdout.take().context("stdout")?, child.stderr.take().context("stderr")?);

@@ -246,7 +246,8 @@ impl Pipeline {
         self.drain();
         self.input(Input::Tick(clock::now()));
         self.ticks = self.ticks.wrapping_add(1);
-        if self.ticks.is_multiple_of(TICKS_BETWEEN_LOOKS) {
+        // These lines must not be dropped: what they tell, nobody tells again.
+        if self.ticks.is_multiple_of(TICKS_BETWEEN_LOOKS) && self.output.has_room(self.lines.len() + 3) {
             self.tell_missed();
         }
     }
