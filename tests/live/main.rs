@@ -4,6 +4,7 @@ mod books;
 mod cases;
 mod cgroups;
 mod children;
+mod endings;
 mod existing;
 mod faults;
 mod findings;
@@ -42,6 +43,7 @@ fn main() -> Result<ExitCode> {
     trials.extend(hooks::trials());
     trials.extend(peers::trials());
     trials.extend(storm::trials());
+    trials.extend(endings::trials());
     trials.extend(kernel::trials());
     needs::explain_skips();
     Ok(libtest_mimic::run(&arguments, trials).exit_code())

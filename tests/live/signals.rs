@@ -21,6 +21,7 @@ pub fn trials() -> Vec<Trial> {
             without_handler,
         ),
         needs::live("signals::connections_of_killed_workers_end_in_the_phase_exiting", killed_workers),
+        needs::live("signals::a_declared_sigwinch_is_the_stop_signal", declared_signal),
         needs::live("signals::nginx_takes_sigterm", || nginx("SIGTERM")),
         needs::live("signals::nginx_takes_sigquit", || nginx("SIGQUIT")),
     ]
@@ -60,6 +61,16 @@ fn without_handler() -> Result<()> {
     let waited = times[2].saturating_sub(times[1]);
     ensure!(waited.abs_diff(GRACE) < Duration::from_millis(500), "SIGKILL came {waited:?} after SIGTERM");
     ensure_killed(&run)
+}
+
+/// Else a SIGWINCH tells only of a terminal.
+fn declared_signal() -> Result<()> {
+    let this = std::env::current_exe()?.to_string_lossy().into_owned();
+    let options = ["--grace", "2s", "--stop-signal", "SIGWINCH", "--load", "keep-alive:2"];
+    let run = rehearse(&options, &[&this, "child", "http:8080"])?;
+    let phases = run.lines.phases();
+    ensure!(phase_names(&phases) == KILLED && began_by(phases[1], "SIGWINCH"), "{phases:#?}");
+    Ok(())
 }
 
 fn killed_workers() -> Result<()> {

@@ -101,8 +101,16 @@ pub fn check(run: &Run) -> (Score, Vec<String>) {
         score.sure += u64::from(surest > Some(Confidence::Possible));
         score.doubts += u64::from(surest == Some(Confidence::Possible) && !saw(peer));
     }
-    check_verdict(verdict, clients.failed, losses.len() as u64, run, &mut faults);
+    let told = losses.values().map(|losses| connections(losses)).sum();
+    check_verdict(verdict, clients.failed, told, run, &mut faults);
     (score, faults.0)
+}
+
+/// Of how many connections these losses are: a client's port may be used again, which shows by several
+/// refusals; else several losses are of one connection.
+fn connections(losses: &[Loss]) -> u64 {
+    let refused = losses.iter().filter(|loss| loss.ending == Ending::Refused).count();
+    refused.max(1) as u64
 }
 
 fn check_verdict(verdict: &Verdict, failed: u64, lost: u64, run: &Run, faults: &mut Faults) {
@@ -119,8 +127,14 @@ fn check_verdict(verdict: &Verdict, failed: u64, lost: u64, run: &Run, faults: &
     if counted != lost {
         faults.add(format!("the verdict counts {counted} losses, the lines tell of {lost}"), &[], None);
     }
-    if run.lines.iter().any(|line| matches!(line.body, Body::Lost(_))) {
-        faults.add("records were lost", &[], None);
+    for line in &run.lines {
+        if let Body::Lost(lost) = &line.body {
+            faults.add(
+                format!("{} records were lost: {}, {}", lost.count, lost.stage, lost.reason),
+                &[],
+                None,
+            );
+        }
     }
 }
 

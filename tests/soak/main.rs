@@ -35,10 +35,6 @@ fn main() -> Result<ExitCode> {
         return server::play(&words[1..]).map(|()| ExitCode::SUCCESS);
     }
     let trials = vec![needs::live("rehearsals_are_judged_as_their_clients_saw_them", soak)];
-    // Named in docs/skipped-tests.md with the reason.
-    let asked = std::env::var_os("LASTPACKET_SOAK").is_some();
-    let trials: Vec<_> =
-        trials.into_iter().map(|trial| if asked { trial } else { trial.with_ignored_flag(true) }).collect();
     needs::explain_skips();
     Ok(libtest_mimic::run(&Arguments::from_args(), trials).exit_code())
 }

@@ -220,6 +220,7 @@ impl Container {
             pid: self.pid,
             pidns: Some(self.pidns),
             cgroup: Some(self.cgroup),
+            stop_signal: None,
             time,
         }
     }
@@ -268,7 +269,7 @@ fn record(
     let (kind, bytes) = match line["ev"].as_str()? {
         "state" if here => {
             let record = state_record(slot, line);
-            counted.count_state(record.old.into(), record.new.into(), || record.socket.segs_out);
+            counted.count_state(record.old.into(), record.new.into(), || number(&line["segs_out"]) as u32);
             (Kind::STATE, bytes(&record))
         }
         "reset_sent" if here => {
@@ -396,7 +397,8 @@ fn socket(line: &Value) -> Socket {
         last_send: number(&line["lsndtime"]) as u32,
         last_receive: number(&line["lrcvtime"]) as u32,
         jiffies: number(&line["jiffies"]) as u32,
-        segs_out: number(&line["segs_out"]) as u32,
+        // Not recorded: as if none of it was sent.
+        unsent: number(&line["unacked_raw"]) as u32,
         state: number(&line["sk_state"]) as u8,
         shutdown: number(&line["shutdown"]) as u8,
         orphan: number(&line["orphan"]) as u8,

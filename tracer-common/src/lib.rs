@@ -11,10 +11,10 @@ mod records;
 mod scope;
 
 pub use counters::{Counters, KINDS, TWINS, TwinState};
-pub use offsets::{ABSENT, Offsets, Settings};
+pub use offsets::{ABSENT, Calls, Offsets, Settings};
 pub use pod::Pod;
 pub use records::{
-    Exchange, ExecRecord, ExitRecord, GoneRecord, Header, Kind, OomRecord, ResetRecord, Segment,
-    SegmentClass, SignalRecord, SockKind, Socket, StateRecord, Task, Tuple, task_flags,
+    Answer, Exchange, ExecRecord, ExitRecord, GoneRecord, Header, Kind, OomRecord, Protocol, ResetRecord,
+    Segment, SegmentClass, SignalRecord, SockKind, Socket, StateRecord, Task, Tuple, task_flags,
 };
 pub use scope::{InitEntry, LANES, MAX_INITS, MAX_TARGETS, Mode, NODE, ScopeEntry};

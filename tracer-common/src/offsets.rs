@@ -49,12 +49,14 @@ offsets! {
     sk_cgrp_data = "sock"."sk_cgrp_data" optional;
     inet_sport = "inet_sock"."inet_sport" required;
     icsk_lrcvtime = "inet_connection_sock"."icsk_ack.lrcvtime" required;
+    icsk_ulp_ops = "inet_connection_sock"."icsk_ulp_ops" optional;
     bytes_received = "tcp_sock"."bytes_received" required;
     bytes_acked = "tcp_sock"."bytes_acked" required;
     rcv_nxt = "tcp_sock"."rcv_nxt" required;
     copied_seq = "tcp_sock"."copied_seq" required;
     write_seq = "tcp_sock"."write_seq" required;
     snd_una = "tcp_sock"."snd_una" required;
+    snd_nxt = "tcp_sock"."snd_nxt" required;
     segs_out = "tcp_sock"."segs_out" required;
     lsndtime = "tcp_sock"."lsndtime" required;
     net_inum = "net"."ns.inum" required;
@@ -129,10 +131,38 @@ pub struct Settings {
     pub reset_has_reason: u32,
     /// 1 if `mark_victim` is given the task (from 6.9 on), 0 if the process id.
     pub victim_is_task: u32,
-    /// Always 0.
-    pub reserved: u32,
+    /// System calls whose buffers can be looked into.
+    pub calls: Calls,
+    /// Offset of the system call's number in `struct pt_regs`; [`ABSENT`] if buffers cannot be found.
+    pub call_number: u32,
+    /// Offset of its second argument: the buffer, the vector or the message.
+    pub call_second: u32,
+    /// Offset of its third argument: the length of buffer or vector.
+    pub call_third: u32,
+}
+
+/// Numbers of system calls that read from and write to sockets.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Calls {
+    /// `read(2)`.
+    pub read: u32,
+    /// `write(2)`.
+    pub write: u32,
+    /// `recvfrom(2)`.
+    pub recvfrom: u32,
+    /// `sendto(2)`.
+    pub sendto: u32,
+    /// `readv(2)`.
+    pub readv: u32,
+    /// `writev(2)`.
+    pub writev: u32,
+    /// `recvmsg(2)`.
+    pub recvmsg: u32,
+    /// `sendmsg(2)`.
+    pub sendmsg: u32,
 }
 
 // SAFETY: repr(C), integers only, no padding.
 unsafe impl Pod for Settings {}
-const _: () = assert!(size_of::<Settings>() == 48);
+const _: () = assert!(size_of::<Settings>() == 88);

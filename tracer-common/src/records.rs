@@ -55,6 +55,38 @@ impl SegmentClass {
     pub const DATA: u8 = 4;
 }
 
+/// How far the last answer on a connection has come, in [`Exchange::answer`]. Decided in the kernel from
+/// what the application wrote: the length that an HTTP/1 answer announces, the streams of HTTP/2 that were
+/// opened and ended. No payload leaves it.
+pub struct Answer;
+
+impl Answer {
+    /// Nothing tells.
+    pub const UNKNOWN: u8 = 0;
+    /// Some of it is still to be written.
+    pub const UNDER_WAY: u8 = 1;
+    /// All of it was written, and so was every one before.
+    pub const WHOLE: u8 = 2;
+    /// It has no length: the close is its end (HTTP/1 without Content-Length and chunks).
+    pub const UNTIL_CLOSE: u8 = 3;
+}
+
+/// What is spoken on a connection, in [`Exchange::protocol`].
+pub struct Protocol;
+
+impl Protocol {
+    /// Nothing was seen yet.
+    pub const UNKNOWN: u8 = 0;
+    /// HTTP/1.
+    pub const HTTP1: u8 = 1;
+    /// TLS, whatever within.
+    pub const TLS: u8 = 2;
+    /// HTTP/2 in clear text.
+    pub const HTTP2: u8 = 3;
+    /// Something else, or its units were lost track of.
+    pub const OTHER: u8 = 4;
+}
+
 /// Bits of [`Task::flags`], from `include/linux/sched.h`.
 pub mod task_flags {
     /// The task is exiting.
@@ -129,8 +161,8 @@ pub struct Socket {
     pub last_receive: u32,
     /// Now, in jiffies (low 32 bits).
     pub jiffies: u32,
-    /// `tcp_sock.segs_out`.
-    pub segs_out: u32,
+    /// `write_seq - snd_nxt`: what was never sent.
+    pub unsent: u32,
     /// `skc_state`.
     pub state: u8,
     /// `sk_shutdown`: 1 receive, 2 send.
@@ -157,14 +189,20 @@ pub struct Exchange {
     pub before_answer: u32,
     /// 1 if anything is known of the connection; else all else is 0.
     pub known: u32,
-    /// Always 0.
-    pub reserved: u32,
+    /// One of [`Answer`].
+    pub answer: u8,
+    /// One of [`Protocol`].
+    pub protocol: u8,
+    /// 1 if so little was written since that it may be an answer or not (over TLS).
+    pub doubtful: u16,
     /// CLOCK_MONOTONIC in ns of the first write since the last read; 0 for none.
     pub first_write_at: u64,
     /// CLOCK_MONOTONIC in ns of the last write; 0 for none.
     pub last_write_at: u64,
     /// CLOCK_MONOTONIC in ns of the write before that one, since the last read; 0 for none.
     pub previous_write_at: u64,
+    /// CLOCK_MONOTONIC in ns of the last read of a request; 0 for none.
+    pub last_read_at: u64,
 }
 
 /// The segment that drew a reset.
@@ -324,8 +362,8 @@ pod!(
     Tuple = 36,
     Socket = 64,
     Segment = 8,
-    Exchange = 48,
-    StateRecord = 208,
+    Exchange = 56,
+    StateRecord = 216,
     ResetRecord = 176,
     SignalRecord = 96,
     ExitRecord = 72,

@@ -54,8 +54,12 @@ pub struct InitEntry {
     pub target: u32,
     /// Number of the container within the target, from 0.
     pub container: u32,
+    /// The signal that its runtime sends first, if it is declared: it arms, whichever it is; 0 for none.
+    pub stop_signal: u32,
+    /// Always 0.
+    pub reserved: u32,
 }
 
 // SAFETY: repr(C), integers only, no padding.
 unsafe impl Pod for InitEntry {}
-const _: () = assert!(size_of::<InitEntry>() == 24);
+const _: () = assert!(size_of::<InitEntry>() == 32);

@@ -7,8 +7,8 @@ use tracer_common::{
 };
 
 use crate::event::{
-    Comm, Event, EventKind, Exchange, Exec, Exit, ExitStatus, Gone, Oom, ResetReceived, ResetSent, Segment,
-    SegmentClass, Signal, Socket, SocketKind, StateChange, Task, TcpState, Tuple,
+    Answer, Comm, Event, EventKind, Exchange, Exec, Exit, ExitStatus, Gone, Oom, ResetReceived, ResetSent,
+    Segment, SegmentClass, Signal, Socket, SocketKind, StateChange, Task, TcpState, Tuple,
 };
 
 /// Why a record could not be decoded. Counted, never fatal.
@@ -145,6 +145,7 @@ fn socket(socket: &tracer_common::Socket) -> Socket {
         bytes_acked: socket.bytes_acked,
         unread: socket.unread,
         unacked: socket.unacked,
+        unsent: socket.unsent,
         last_send: socket.last_send,
         last_receive: socket.last_receive,
         jiffies: socket.jiffies,
@@ -162,6 +163,14 @@ fn exchange(exchange: &tracer_common::Exchange) -> Option<Exchange> {
         first_write_at: exchange.first_write_at,
         last_write_at: exchange.last_write_at,
         previous_write_at: exchange.previous_write_at,
+        last_read_at: exchange.last_read_at,
+        doubtful: exchange.doubtful == 1,
+        answer: match exchange.answer {
+            tracer_common::Answer::UNDER_WAY => Answer::UnderWay,
+            tracer_common::Answer::WHOLE => Answer::Whole,
+            tracer_common::Answer::UNTIL_CLOSE => Answer::UntilClose,
+            _ => Answer::Unknown,
+        },
     })
 }
 

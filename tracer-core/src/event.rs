@@ -188,6 +188,8 @@ pub struct Socket {
     pub unread: u32,
     /// `write_seq - snd_una`; a FIN counts 1.
     pub unacked: u32,
+    /// `write_seq - snd_nxt`: what was never sent.
+    pub unsent: u32,
     /// When data was last sent, in jiffies.
     pub last_send: u32,
     /// When data was last received, in jiffies.
@@ -218,6 +220,26 @@ pub struct Exchange {
     pub last_write_at: Mono,
     /// When it wrote before that within the same answer; 0 if it did not.
     pub previous_write_at: Mono,
+    /// When it last read of a request; 0 if never.
+    pub last_read_at: Mono,
+    /// How far the last answer has come.
+    pub answer: Answer,
+    /// So little was written since the request was read that it may be an answer or not (over TLS).
+    pub doubtful: bool,
+}
+
+/// How far the last answer on a connection has come, by what the application wrote.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Answer {
+    /// Nothing tells: the protocol is not understood, or is encrypted.
+    #[default]
+    Unknown,
+    /// Some of it is still to be written.
+    UnderWay,
+    /// All of it was written, and so was every one before.
+    Whole,
+    /// It has no length: the close is its end.
+    UntilClose,
 }
 
 /// `inet_sock_set_state`.

@@ -123,6 +123,8 @@ pub struct NewContainer {
     pub pidns: Option<u32>,
     /// Id of its cgroup, if it has one of its own; a signal from there is from inside.
     pub cgroup: Option<u64>,
+    /// The signal that stops it, if that is declared: it begins the phase stop_signal, whichever it is.
+    pub stop_signal: Option<u32>,
     /// When it started, or was found.
     pub time: Mono,
 }

@@ -47,17 +47,18 @@ pub struct PhaseStart {
 #[derive(Clone, Debug)]
 pub struct Lifecycle {
     starts: Vec<PhaseStart>,
+    stop_signal: Option<u32>,
     oom: bool,
     exit: Option<(Mono, ExitStatus)>,
     cause: Option<Cause>,
 }
 
 impl Lifecycle {
-    /// A container that runs.
+    /// A container that runs. `stop_signal` is the one that is declared to stop it, if one is.
     #[must_use]
-    pub fn new(time: Mono, source: Source) -> Self {
+    pub fn new(time: Mono, source: Source, stop_signal: Option<u32>) -> Self {
         let running = PhaseStart { phase: Phase::Running, time, source, signal: None, ignored: false };
-        Self { starts: vec![running], oom: false, exit: None, cause: None }
+        Self { starts: vec![running], stop_signal, oom: false, exit: None, cause: None }
     }
 
     /// Where it is now.
@@ -106,6 +107,7 @@ impl Lifecycle {
         let phase = match signal.signal {
             SIGKILL if !signal.target_exiting => Phase::KillSignal,
             SIGTERM | SIGINT | SIGQUIT | SIGUSR1 | SIGUSR2 | SIGRTMIN.. => Phase::StopSignal,
+            declared if Some(declared) == self.stop_signal => Phase::StopSignal,
             _ => return None,
         };
         let ignored = signal.ignored && phase == Phase::StopSignal;
@@ -183,7 +185,7 @@ mod tests {
 
     #[test]
     fn phases_only_go_forward() {
-        let mut lifecycle = Lifecycle::new(0, Source::Host);
+        let mut lifecycle = Lifecycle::new(0, Source::Host, None);
         assert!(lifecycle.signal(1, &signal(SIGTERM)).is_some());
         assert!(lifecycle.pre_stop(2, Source::Api).is_none());
         assert!(lifecycle.signal(3, &signal(SIGTERM)).is_none());
@@ -195,7 +197,7 @@ mod tests {
 
     #[test]
     fn a_reload_is_no_stop() {
-        let mut lifecycle = Lifecycle::new(0, Source::Host);
+        let mut lifecycle = Lifecycle::new(0, Source::Host, None);
         for harmless in [1, 17, 18, 28] {
             assert!(lifecycle.signal(1, &signal(harmless)).is_none());
         }
@@ -204,20 +206,29 @@ mod tests {
     }
 
     #[test]
+    fn a_declared_signal_stops_whichever_it_is() {
+        const SIGWINCH: u32 = 28;
+        let mut apache = Lifecycle::new(0, Source::Host, Some(SIGWINCH));
+        assert!(apache.signal(1, &signal(1)).is_none());
+        let start = apache.signal(2, &signal(SIGWINCH)).unwrap();
+        assert_eq!((start.phase, start.signal), (Phase::StopSignal, Some(SIGWINCH)));
+    }
+
+    #[test]
     fn what_killed_it_is_the_cause() {
-        let mut killed = Lifecycle::new(0, Source::Host);
+        let mut killed = Lifecycle::new(0, Source::Host, None);
         killed.signal(1, &signal(SIGTERM));
         killed.signal(2, &signal(SIGKILL));
         killed.exiting(3, ExitStatus::Signal(9));
         assert_eq!(killed.cause(), Some(Cause::KillSignal));
 
-        let mut oom = Lifecycle::new(0, Source::Host);
+        let mut oom = Lifecycle::new(0, Source::Host, None);
         oom.signal(1, &signal(SIGTERM));
         oom.oom(2);
         oom.exiting(3, ExitStatus::Signal(9));
         assert_eq!(oom.cause(), Some(Cause::Oom));
 
-        let mut from_inside = Lifecycle::new(0, Source::Host);
+        let mut from_inside = Lifecycle::new(0, Source::Host, None);
         from_inside.signal(1, &signal(SIGTERM));
         from_inside.exiting(2, ExitStatus::Signal(9));
         assert_eq!(from_inside.cause(), Some(Cause::Itself));
@@ -225,7 +236,7 @@ mod tests {
 
     #[test]
     fn a_kill_of_a_dying_process_is_no_kill() {
-        let mut lifecycle = Lifecycle::new(0, Source::Host);
+        let mut lifecycle = Lifecycle::new(0, Source::Host, None);
         assert!(lifecycle.signal(1, &Signal { target_exiting: true, ..signal(SIGKILL) }).is_none());
     }
 }

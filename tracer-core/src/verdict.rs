@@ -239,7 +239,8 @@ pub fn decide(
     let (lost, doubts) = ledger.losses().totals();
     let had_traffic = ledger.census().from_peers > 0 || !ledger.losses().counts().is_empty();
     let gap_reasons = || gaps.iter().map(ToString::to_string).collect::<Vec<_>>();
-    let doubtful = (doubts > 0).then(|| format!("{doubts} endings cannot be told from a loss"));
+    let doubtful = (doubts > 0)
+        .then(|| format!("{doubts} {} cannot be told from a loss", plural(doubts, "ending", "endings")));
     if lost > 0 {
         let mut reasons = vec![format!("{lost} {} lost", plural(lost, "connection was", "connections were"))];
         reasons.extend(doubtful);

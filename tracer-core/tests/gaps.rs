@@ -53,6 +53,7 @@ impl Story {
             pid: 7,
             pidns: Some(1),
             cgroup: None,
+            stop_signal: None,
             time: 0,
         };
         story.tell(InventoryUpdate::Target(Box::new(target)));

@@ -192,6 +192,7 @@ fn tracer() -> (Tracer, Vec<Line>) {
         pid: 7,
         pidns: Some(1),
         cgroup: None,
+        stop_signal: None,
         time: 0,
     };
     for update in [InventoryUpdate::Target(Box::new(target)), InventoryUpdate::Container(container)] {

@@ -2,14 +2,44 @@
 //! answer, and the age of an answer that is under way. Per call, not per packet.
 
 use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
-use tracer_common::{Exchange, Mode};
+use tracer_common::{Answer, Exchange, Mode, Protocol};
 
-use crate::{maps::EXCHANGES, offsets::field, scope, sock};
+use crate::{
+    call,
+    http1::{self, Written},
+    maps::EXCHANGES,
+    offsets::field,
+    scope, sock,
+    units::{self, Units, Way},
+};
 
 const AF_INET: u16 = 2;
 const AF_INET6: u16 = 10;
 const IPPROTO_TCP: u16 = 6;
 const MSG_PEEK: i32 = 2;
+/// What HTTP/2 itself says (SETTINGS, PING, GOAWAY) is at most so long in TLS, and so may an answer be.
+pub const SMALL: u32 = 64;
+
+/// What is known of a connection between its calls.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+pub struct Conversation {
+    /// What is told of it.
+    pub exchange: Exchange,
+    /// Bytes of an HTTP/1 answer that are still to be written.
+    pub left: u64,
+    /// Where reading stands.
+    pub read: Units,
+    /// Where writing stands.
+    pub written: Units,
+    /// HTTP/2 streams whose answer is not whole.
+    pub streams: u32,
+    /// The highest of them.
+    pub last_stream: u32,
+    /// 1 if the HTTP/1 request is a HEAD: its answer has no body.
+    pub is_head: u32,
+    reserved: u32,
+}
 
 /// An application read `length` bytes.
 #[inline(always)]
@@ -17,14 +47,37 @@ pub fn read(sk: u64, length: i32, flags: i32) {
     if length <= 0 || flags & MSG_PEEK != 0 || !is_armed(sk) {
         return;
     }
-    let mut exchange = of(sk);
-    exchange.known = 1;
-    exchange.unanswered = exchange.unanswered.saturating_add(length as u32);
+    let mut conversation = of(sk);
+    let call = call::current();
+    conversation.exchange.known = 1;
+    let first = call.and_then(|call| call.piece(0, length as u32)).map_or(0, |piece| piece.address);
+    if conversation.exchange.protocol == Protocol::UNKNOWN && first != 0 {
+        units::recognise(&mut conversation, Way::Read, first);
+    }
+    let content = units::content(&mut conversation, Way::Read, call, length as u32);
+    if content > 0 {
+        take_request(&mut conversation, content, first);
+    }
+    count_streams(&mut conversation);
+    // A full table loses the detail, not the connection.
+    let _ = EXCHANGES.insert(sk, conversation, 0);
+}
+
+#[inline(always)]
+fn take_request(conversation: &mut Conversation, content: u32, first: u64) {
+    if conversation.exchange.unanswered == 0 {
+        conversation.is_head = u32::from(call::read::<[u8; 5]>(first) == *b"HEAD ");
+    }
+    let exchange = &mut conversation.exchange;
+    exchange.unanswered = exchange.unanswered.saturating_add(content);
     exchange.answered = 0;
+    exchange.last_read_at = now();
     exchange.first_write_at = 0;
     exchange.previous_write_at = 0;
-    // A full table loses the detail, not the connection.
-    let _ = EXCHANGES.insert(sk, exchange, 0);
+    // A pipeline's next request comes while the answer to the one before is being written.
+    if exchange.answer != Answer::UNDER_WAY {
+        exchange.answer = Answer::UNKNOWN;
+    }
 }
 
 /// An application wrote `length` bytes.
@@ -33,27 +86,66 @@ pub fn written(sk: u64, length: i32) {
     if length <= 0 || !is_armed(sk) {
         return;
     }
+    let mut conversation = of(sk);
+    let call = call::current();
+    conversation.exchange.known = 1;
+    if conversation.exchange.protocol == Protocol::UNKNOWN
+        && let Some(piece) = call.and_then(|call| call.piece(0, length as u32))
+    {
+        units::recognise(&mut conversation, Way::Written, piece.address);
+    }
+    let is_answer = match conversation.exchange.protocol {
+        // A farewell, or what else only the protocol needs.
+        Protocol::TLS | Protocol::HTTP2 => {
+            units::content(&mut conversation, Way::Written, call, length as u32) > 0
+        }
+        _ => http1::written(&mut conversation, call, length as u32) == Written::Answer,
+    };
+    let exchange = &mut conversation.exchange;
+    if is_answer && exchange.protocol == Protocol::TLS && exchange.unanswered > 0 && length as u32 <= SMALL {
+        exchange.doubtful = 1;
+    } else if is_answer {
+        take_answer(exchange, length as u32);
+    }
+    count_streams(&mut conversation);
+    let _ = EXCHANGES.insert(sk, conversation, 0);
+}
+
+#[inline(always)]
+fn take_answer(exchange: &mut Exchange, length: u32) {
     let now = now();
-    let mut exchange = of(sk);
-    exchange.known = 1;
     if exchange.unanswered != 0 {
         exchange.before_answer = exchange.unanswered;
     }
     exchange.unanswered = 0;
-    exchange.answered = exchange.answered.saturating_add(length as u32);
-    exchange.last_write = length as u32;
+    exchange.doubtful = 0;
+    exchange.answered = exchange.answered.saturating_add(length);
+    exchange.last_write = length;
     if exchange.first_write_at == 0 {
         exchange.first_write_at = now;
     } else {
         exchange.previous_write_at = exchange.last_write_at;
     }
     exchange.last_write_at = now;
-    let _ = EXCHANGES.insert(sk, exchange, 0);
+}
+
+/// HTTP/2 tells by its streams what is under way.
+#[inline(always)]
+fn count_streams(conversation: &mut Conversation) {
+    if conversation.exchange.protocol != Protocol::HTTP2 {
+        return;
+    }
+    conversation.exchange.answer = if conversation.streams > 0 {
+        Answer::UNDER_WAY
+    } else {
+        conversation.exchange.unanswered = 0;
+        Answer::WHOLE
+    };
 }
 
 /// What is known of a socket's last exchange.
 #[inline(always)]
-pub fn of(sk: u64) -> Exchange {
+pub fn of(sk: u64) -> Conversation {
     // SAFETY: the value is copied; two threads on one connection at the same moment may tear it,
     // which costs accuracy of that connection's ending only.
     unsafe { EXCHANGES.get(sk) }.copied().unwrap_or_default()

@@ -6,9 +6,13 @@
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
 
 #[cfg(target_arch = "bpf")]
+mod call;
+#[cfg(target_arch = "bpf")]
 mod emit;
 #[cfg(target_arch = "bpf")]
 mod exchange;
+#[cfg(target_arch = "bpf")]
+mod http1;
 #[cfg(target_arch = "bpf")]
 mod maps;
 #[cfg(target_arch = "bpf")]
@@ -31,6 +35,8 @@ mod state;
 mod task;
 #[cfg(target_arch = "bpf")]
 mod twin;
+#[cfg(target_arch = "bpf")]
+mod units;
 
 #[cfg(target_arch = "bpf")]
 mod programs {

@@ -6,8 +6,10 @@ use aya_ebpf::{
     maps::{HashMap, PerCpuArray, RingBuf},
 };
 use tracer_common::{
-    Counters, Exchange, InitEntry, LANES, MAX_INITS, MAX_TARGETS, ScopeEntry, TWINS as TWINS_COUNT, TwinState,
+    Counters, InitEntry, LANES, MAX_INITS, MAX_TARGETS, ScopeEntry, TWINS as TWINS_COUNT, TwinState,
 };
+
+use crate::{exchange::Conversation, http1::Head, units::Walk};
 
 /// Network namespaces in scope. Entries are made and removed by user space; the mode is raised to
 /// armed by user space or by [`crate::scope::arm`].
@@ -35,7 +37,17 @@ pub static TWINS: PerCpuArray<TwinState> = PerCpuArray::with_max_entries(TWINS_C
 /// connection of an armed target, removed when the socket closes. When it is full, connections are
 /// judged by the kernel's own time stamps.
 #[map]
-pub static EXCHANGES: HashMap<u64, Exchange> = HashMap::with_max_entries(1 << 17, BPF_F_NO_PREALLOC);
+pub static EXCHANGES: HashMap<u64, Conversation> = HashMap::with_max_entries(1 << 17, BPF_F_NO_PREALLOC);
+
+/// Where the head of an answer is looked at. A program does not interrupt itself on one CPU, and only one
+/// uses this.
+#[map]
+pub static HEADS: PerCpuArray<Head> = PerCpuArray::with_max_entries(1, 0);
+
+/// Where the units of one call are gone through: an entry for each way ([`crate::units::Way`]), since either
+/// program may interrupt the other.
+#[map]
+pub static WALKS: PerCpuArray<Walk> = PerCpuArray::with_max_entries(2, 0);
 
 /// Records on their way to user space. The size is set at load.
 #[map]

@@ -3,7 +3,7 @@
 use core::{ffi::c_void, mem, ptr};
 
 use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
-use tracer_common::{ABSENT, Offsets, Pod, Settings};
+use tracer_common::{ABSENT, Calls, Offsets, Pod, Settings};
 
 /// Overridden at load; in `.rodata`, so that the verifier knows the values and prunes what the
 /// running kernel does not need.
@@ -22,7 +22,10 @@ pub static SETTINGS: Settings = Settings {
     scope_by_cookie: 0,
     reset_has_reason: 0,
     victim_is_task: 0,
-    reserved: 0,
+    calls: Calls { read: 0, write: 0, recvfrom: 0, sendto: 0, readv: 0, writev: 0, recvmsg: 0, sendmsg: 0 },
+    call_number: ABSENT,
+    call_second: ABSENT,
+    call_third: ABSENT,
 };
 
 /// Offset of a kernel field, by its name in [`Offsets`].
@@ -36,10 +39,10 @@ macro_rules! offset {
 
 /// A setting, by its name in [`Settings`].
 macro_rules! settings {
-    ($field:ident) => {
+    ($($field:ident).+) => {
         // SAFETY: reads a static; volatile, or else the compiler would use the value from before the
         // load.
-        unsafe { core::ptr::read_volatile(&raw const $crate::offsets::SETTINGS.$field) }
+        unsafe { core::ptr::read_volatile(&raw const $crate::offsets::SETTINGS.$($field).+) }
     };
 }
 

@@ -18,6 +18,8 @@ const RTN_LOCAL: u16 = 2;
 /// `include/uapi/linux/ipv6_route.h`.
 const RTF_LOCAL: u32 = 0x8000_0000;
 const SMALL: u32 = 64;
+/// TLS records looked at in one segment.
+const MAX_RECORDS: u32 = 3;
 /// HTTP/2 frames looked at in one segment.
 const MAX_FRAMES: u32 = 8;
 
@@ -123,7 +125,7 @@ fn class(address: u64, payload: u32) -> u8 {
         return SegmentClass::NONE;
     }
     if address != 0 {
-        if is_tls_alert(address) {
+        if is_tls_alert(address, payload) {
             return SegmentClass::TLS_ALERT;
         }
         if is_h2_control(address, payload) {
@@ -133,13 +135,26 @@ fn class(address: u64, payload: u32) -> u8 {
     if payload <= SMALL { SegmentClass::SMALL } else { SegmentClass::DATA }
 }
 
-/// A TLS record begins with its type, the version (3, x) and its length.
+/// Whether a few bytes of TLS records end with an alert: who says farewell waits for no answer, and before
+/// that says at most what HTTP/2 needs. A record begins with its type, the version (3, x) and its length.
 #[inline(always)]
-fn is_tls_alert(address: u64) -> bool {
-    let [kind, major, _, length @ ..]: [u8; 5] = read(address);
-    major == 3
-        && (kind == TLS_ALERT
-            || kind == TLS_APPLICATION_DATA && u16::from_be_bytes(length) == TLS13_ALERT_LENGTH)
+fn is_tls_alert(address: u64, payload: u32) -> bool {
+    let mut position = 0u32;
+    for _ in 0..MAX_RECORDS {
+        let [kind, major, _, length @ ..]: [u8; 5] = read(address + u64::from(position));
+        let length = u16::from_be_bytes(length);
+        if major != 3 || kind != TLS_ALERT && kind != TLS_APPLICATION_DATA {
+            return false;
+        }
+        if kind == TLS_ALERT || length == TLS13_ALERT_LENGTH {
+            return position <= SMALL;
+        }
+        position += 5 + u32::from(length);
+        if position >= payload {
+            return false;
+        }
+    }
+    false
 }
 
 /// Whether all of the payload is HTTP/2 frames that carry no request (RFC 9113, section 6): a frame

@@ -28,7 +28,7 @@ pub fn generated(ctx: &RawTracePointContext, signal: i32, info: u64, target: u64
     let pid: u32 = field!(target, task_tgid);
     // SAFETY: user space only inserts and removes entries; the value is copied at once.
     let Some(init) = unsafe { INITS.get(pid) }.copied() else { return };
-    if may_end(signal) {
+    if may_end(signal) || signal as u32 == init.stop_signal {
         scope::arm(&init);
     }
     let entry = ScopeEntry { target: init.target, mode: Mode::ARMED };

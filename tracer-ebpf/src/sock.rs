@@ -91,12 +91,19 @@ pub fn describe(sk: u64) -> Socket {
         last_receive: field!(sk, icsk_lrcvtime),
         // SAFETY: the helper takes nothing and is allowed in every tracing program.
         jiffies: unsafe { bpf_jiffies64() } as u32,
-        segs_out: field!(sk, segs_out),
+        unsent: sequence(offset!(write_seq)).wrapping_sub(sequence(offset!(snd_nxt))),
         state: field!(sk, skc_state),
         shutdown: field!(sk, sk_shutdown),
-        orphan: u8::from(read_at::<u64>(sk, offset!(sk_socket)) == 0),
+        orphan: u8::from(is_orphan(sk)),
         reserved: [0; 5],
     }
+}
+
+/// Whether nobody has the socket: not yet accepted, or closed. MPTCP takes a subflow from its owner before
+/// it resets it, whose upper protocol (ULP) it still is.
+#[inline(always)]
+fn is_orphan(sk: u64) -> bool {
+    field!(sk, sk_socket: u64) == 0 && field!(sk, icsk_ulp_ops: u64) == 0
 }
 
 /// What is valid of a socket that is not a full one.

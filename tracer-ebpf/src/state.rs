@@ -32,7 +32,7 @@ pub fn changed(ctx: &RawTracePointContext, lane: Lane, sk: u64, old: i32, new: i
         record.header = header;
         record.task = task::describe(task::current());
         record.socket = sock::describe(sk);
-        record.exchange = exchange::of(sk);
+        record.exchange = exchange::of(sk).exchange;
         record.tuple = sock::tuple(sk);
         record.old = old as u8;
         record.new = new as u8;

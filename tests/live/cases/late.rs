@@ -75,7 +75,7 @@ fn tls_like_graceful_drain_client_sends_alert_after_fin(scene: &mut Scene) -> Re
     let pair = scene.pair()?;
     pair.exchange()?;
     let Pair { listener, client, server } = pair;
-    send(&server, &[b'N'; 24])?;
+    send(&server, b"\x17\x03\x03\x00\x13aaaaaaaaaaaaaaaaaaa")?;
     pause(20);
     drop(server);
     scene.read_to_end(&client)?;

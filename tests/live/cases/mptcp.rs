@@ -23,10 +23,10 @@ pub const CASES: &[Case] = &[
         families: BOTH,
         play: mptcp_unread,
         expected: || {
-            // MPTCP takes the subflow from its owner before it resets it, so that it looks like one that
-            // nobody accepted; and it resets before the state changes.
-            let reset = Reset::act("TCP_ABORT_ON_CLOSE", Ending::ResetBacklog, Confidence::Certain).of_live();
-            Expected::one(Connection::served(Ending::ResetBacklog).lost(Confidence::Certain)).with(reset)
+            // The connection above has taken the data from the subflow, so that nothing is unread there; and
+            // MPTCP resets before the state changes.
+            let reset = Reset::act("TCP_ABORT_ON_CLOSE", Ending::ResetAbort, Confidence::Certain).of_live();
+            Expected::one(Connection::served(Ending::ResetAbort).lost(Confidence::Certain)).with(reset)
         },
     },
 ];

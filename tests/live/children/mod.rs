@@ -64,6 +64,7 @@ pub fn play(role: &str) -> Result<()> {
         ("http", port) => http::serve_alone(port.parse()?),
         ("http-forking", port) => http::serve_by_workers(port.parse()?),
         ("http-worker", _) => http::serve(&listener()?),
+        ("ask-and-exit", server) => ask_and_exit(server),
         _ => serve_one(role),
     }
 }
@@ -78,6 +79,11 @@ fn serve_one(role: &str) -> Result<()> {
     connection.read_exact(&mut [0; 10])?;
     match role {
         "answer-and-exit" => answer_and_exit(&connection),
+        "answer-in-part-and-exit" => {
+            connection.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\nthe first of it")?;
+            // SAFETY: ends the process at once; nothing of it is needed any more.
+            unsafe { libc::_exit(0) }
+        }
         "answer-and-wait" => {
             connection.write_all(&[b'y'; 10])?;
             thread::sleep(Duration::from_secs(20));
@@ -89,6 +95,14 @@ fn serve_one(role: &str) -> Result<()> {
         }
         _ => bail!("no role {role}"),
     }
+}
+
+/// Asks another server, and ends without waiting for its answer.
+fn ask_and_exit(server: &str) -> Result<()> {
+    let mut connection = TcpStream::connect(server)?;
+    connection.write_all(&[b'?'; 100])?;
+    // SAFETY: ends the process at once; nothing of it is needed any more.
+    unsafe { libc::_exit(0) }
 }
 
 /// Leaves 200 kB to the kernel and the connection open.

@@ -37,10 +37,9 @@ impl Target {
             hop: hop(&self.addresses, &change.tuple),
             one_way: self.one_way.contains(&change.tuple.local_port),
         };
-        let stamped = |then| jiffies.time_of(time, change.socket.jiffies, then);
         let last = LastData {
-            received: stamped(change.socket.last_receive),
-            sent: stamped(change.socket.last_send),
+            received: last_data(time, change, jiffies),
+            sent: jiffies.time_of(time, change.socket.jiffies, change.socket.last_send),
         };
         let mut teller =
             Teller { containers: &self.containers, exhibits: &mut self.exhibits, now: time, emit };
@@ -220,6 +219,18 @@ fn role(change: &StateChange, listeners: &HashMap<u16, u32>) -> Role {
         (TcpState::Close, TcpState::SynSent) | (TcpState::SynSent, _) => Role::Client,
         _ if listeners.contains_key(&change.tuple.local_port) => Role::Server,
         _ => Role::Unknown,
+    }
+}
+
+/// When a request came last. What only the protocol needs, such as the farewell of a TLS client, is read
+/// and is no traffic; where the reads were not seen, or something was left unread, the kernel's own time
+/// stamp tells.
+fn last_data(time: Mono, change: &StateChange, jiffies: &Jiffies) -> Option<Mono> {
+    // The peer's FIN counts 1.
+    let all_read = change.socket.unread <= 1;
+    match &change.socket.exchange {
+        Some(exchange) if all_read => Some(exchange.last_read_at).filter(|read| *read > 0),
+        _ => Some(jiffies.time_of(time, change.socket.jiffies, change.socket.last_receive)),
     }
 }
 

@@ -17,7 +17,7 @@ use crate::{
 impl Target {
     /// A container of it starts or is found.
     pub fn add_container(&mut self, new: NewContainer, emit: &mut Emit<'_>) {
-        let lifecycle = Lifecycle::new(new.time, Source::Host);
+        let lifecycle = Lifecycle::new(new.time, Source::Host, new.stop_signal);
         let running = lifecycle.starts().first().copied();
         self.containers.push(Container {
             name: new.name,

@@ -299,6 +299,7 @@ fn new_container(
         pidns: (found.init.pidns != machine && found.init.is_namespace_init)
             .then_some(u32::try_from(found.init.pidns)?),
         cgroup: Some(found.cgroup),
+        stop_signal: None,
         time: clock::mono_ns(),
     })
 }

@@ -3,12 +3,17 @@
 mod agent;
 mod check;
 mod options;
+mod progress;
 mod rehearse;
+mod report;
 mod trace;
 
-use std::process::ExitCode;
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::{CommandFactory, Parser, Subcommand};
 use tracer_core::{output::Line, words};
 
@@ -17,7 +22,7 @@ use crate::rehearse::demo;
 /// Proves whether a pod's traffic had stopped before the pod exited, and says which connection was
 /// broken, by whom and in which phase, if it had not.
 #[derive(Parser)]
-#[command(version, about, after_help = EXIT_CODES)]
+#[command(name = "lastpacket", version, about, after_help = EXIT_CODES)]
 pub struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -34,6 +39,8 @@ enum Command {
     Trace(Box<trace::Arguments>),
     /// Follow all pods of this node: JSON events on stdout, metrics and health by HTTP
     Agent(Box<agent::Arguments>),
+    /// Make a report of recorded events: a timeline, Markdown, JUnit XML, a page for a browser
+    Report(report::Arguments),
     /// Check whether this machine can be traced, and what is missing
     Check(check::Arguments),
     /// Print the JSON Schema of the events
@@ -42,6 +49,11 @@ enum Command {
     Completions {
         /// Which shell
         shell: clap_complete::Shell,
+    },
+    /// Write the man pages of all commands into a folder
+    Man {
+        /// Which folder; it is made if there is none
+        folder: PathBuf,
     },
     /// Run the demonstration server of rehearse
     #[command(hide = true)]
@@ -91,9 +103,11 @@ pub fn run(arguments: Arguments) -> Result<Outcome> {
         Command::Rehearse(arguments) => rehearse::run(&arguments),
         Command::Trace(arguments) => trace::run(&arguments),
         Command::Agent(arguments) => agent::run(&arguments),
+        Command::Report(arguments) => report::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
         Command::Schema => print_schema(),
         Command::Completions { shell } => print_completions(shell),
+        Command::Man { folder } => write_man_pages(&folder),
         Command::DemoServer { behaviour, port, tls } => {
             options::runtime()?.block_on(demo::run(behaviour, port, tls))?;
             Ok(Outcome::Fine)
@@ -116,6 +130,13 @@ fn print_completions(shell: clap_complete::Shell) -> Result<Outcome> {
     Ok(Outcome::Fine)
 }
 
+fn write_man_pages(folder: &Path) -> Result<Outcome> {
+    std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    clap_mangen::generate_to(Arguments::command(), folder)
+        .with_context(|| format!("cannot write into {}", folder.display()))?;
+    Ok(Outcome::Fine)
+}
+
 /// The exit code that verdicts add up to.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Tally {
@@ -127,13 +148,18 @@ pub struct Tally {
 impl Tally {
     /// Takes a verdict.
     pub fn add(&mut self, verdict: &tracer_core::verdict::Verdict) {
-        match verdict.result {
+        self.count(verdict.result, verdict.doubts);
+    }
+
+    /// Takes the result of a verdict and its doubts.
+    pub fn count(&mut self, result: words::Result, doubts: u64) {
+        match result {
             words::Result::Cut => self.cut = true,
             words::Result::Unproven => self.unproven = true,
             words::Result::Late => self.late_or_doubtful = true,
             words::Result::Drained | words::Result::Idle => {}
         }
-        self.late_or_doubtful |= verdict.doubts > 0;
+        self.late_or_doubtful |= doubts > 0;
     }
 
     /// The exit code.

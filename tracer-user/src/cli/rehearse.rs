@@ -2,7 +2,6 @@
 
 mod arguments;
 mod driver;
-mod progress;
 mod repeated;
 
 use std::{cell::RefCell, fs::File, rc::Rc, sync::Arc};
@@ -16,10 +15,11 @@ use tracer_core::{
 };
 
 pub(super) use self::arguments::Arguments;
-use self::{progress::Progress, repeated::Repeated};
+use self::repeated::Repeated;
 use super::{
     Outcome,
     options::{Format, interrupted, runtime, tally},
+    progress::Progress,
 };
 use crate::{
     clock,
@@ -92,7 +92,9 @@ async fn rehearse(
     let specs = arguments.containers(certificate.as_ref())?;
     let sandbox = namespaces.start_all(specs, log.transpose()?.as_ref()).await?;
     for (number, container) in sandbox.containers().enumerate() {
-        add_container(pipeline, target, u32::try_from(number)?, container)?;
+        // The others get SIGTERM.
+        let stop_signal = (number == 0).then_some(arguments.stop_signal());
+        add_container(pipeline, target, u32::try_from(number)?, container, stop_signal)?;
     }
     let (tell, mut updates) = mpsc::channel(16);
     let driven = driver::drive(arguments, &sandbox, target, tell, progress);
@@ -141,6 +143,7 @@ fn add_container(
     target: TargetId,
     number: u32,
     container: &Container,
+    stop_signal: Option<u32>,
 ) -> Result<()> {
     // A server that has ended already is told by the readiness check, with what it printed.
     let pidns = Process::read(container.pid()).ok().and_then(|process| u32::try_from(process.pidns).ok());
@@ -151,6 +154,7 @@ fn add_container(
         pid: container.pid(),
         pidns,
         cgroup: container.cgroup().map(Cgroup::id),
+        stop_signal,
         time: container.started_mono_ns(),
     })
 }

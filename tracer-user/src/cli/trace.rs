@@ -171,6 +171,7 @@ fn add(pipeline: &mut Pipeline, found: Found, arguments: &Arguments) -> Result<T
             pid: init.pid,
             pidns: (init.pidns != machine).then_some(u32::try_from(init.pidns)?),
             cgroup: found.cgroup.as_ref().map(|cgroup| cgroup.id),
+            stop_signal: None,
             time,
         });
     }

@@ -3,7 +3,7 @@
 use std::{collections::HashMap, fs};
 
 use anyhow::{Context, Result, bail};
-use tracer_common::{ABSENT, Offsets, Settings};
+use tracer_common::{ABSENT, Calls, Offsets, Settings};
 use tracer_core::books::CurrEstabRule;
 
 use super::{
@@ -76,11 +76,14 @@ impl Facts {
             .then(|| "the kernel's reasons of resets (from Linux 6.10 on)".to_owned());
         let payload = (self.settings.page_offset == 0)
             .then(|| "what payload in pages looks like: it is judged by its length".to_owned());
+        let calls = (self.settings.call_number == ABSENT).then(|| {
+            "whether an answer was whole: what applications read and write cannot be found".to_owned()
+        });
         let level = self
             .curr_estab
             .is_none()
             .then(|| "whether CurrEstab agrees: what it counts could not be tried".to_owned());
-        missing.chain(refused).chain(reasons).chain(payload).chain(level).collect()
+        missing.chain(refused).chain(reasons).chain(payload).chain(calls).chain(level).collect()
     }
 
     /// Fails if tracing is impossible, naming what is missing.
@@ -100,6 +103,7 @@ impl Facts {
 
 fn settings(btf: &Btf, offsets: &Offsets) -> Settings {
     let memory = memory_layout();
+    let registers = registers(btf);
     Settings {
         page_offset: memory.map_or(0, |memory| memory.page_offset),
         vmemmap: memory.map_or(0, |memory| memory.vmemmap),
@@ -110,7 +114,33 @@ fn settings(btf: &Btf, offsets: &Offsets) -> Settings {
         scope_by_cookie: u32::from(offsets.net_cookie != ABSENT && crate::host::netns::has_cookies()),
         reset_has_reason: u32::from(btf.tracepoint("tcp_send_reset").is_some_and(|hook| hook.arguments >= 3)),
         victim_is_task: u32::from(btf.tracepoint("mark_victim").is_some_and(|hook| hook.first_is_pointer)),
-        reserved: 0,
+        calls: CALLS,
+        call_number: registers.map_or(ABSENT, |registers| registers[0]),
+        call_second: registers.map_or(ABSENT, |registers| registers[1]),
+        call_third: registers.map_or(ABSENT, |registers| registers[2]),
+    }
+}
+
+/// System calls that read from and write to sockets, as this architecture numbers them.
+const CALLS: Calls = Calls {
+    read: libc::SYS_read as u32,
+    write: libc::SYS_write as u32,
+    recvfrom: libc::SYS_recvfrom as u32,
+    sendto: libc::SYS_sendto as u32,
+    readv: libc::SYS_readv as u32,
+    writev: libc::SYS_writev as u32,
+    recvmsg: libc::SYS_recvmsg as u32,
+    sendmsg: libc::SYS_sendmsg as u32,
+};
+
+/// Where a system call's number, second and third argument are kept while it runs.
+fn registers(btf: &Btf) -> Option<[u32; 3]> {
+    let offset = |member| btf.offset_of("pt_regs", member);
+    if cfg!(target_arch = "aarch64") {
+        let general = offset("regs")?;
+        Some([offset("syscallno")?, general + 8, general + 16])
+    } else {
+        Some([offset("orig_ax")?, offset("si")?, offset("dx")?])
     }
 }
 

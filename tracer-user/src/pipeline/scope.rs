@@ -208,6 +208,8 @@ impl Pipeline {
             cgroup: key(|key| if let ScopeKey::Cgroup(key) = key { Some(*key) } else { None }),
             target: container.target,
             container: container.container,
+            stop_signal: container.stop_signal.unwrap_or(0),
+            reserved: 0,
         };
         tracked.inits.push(container.pid);
         let (target, number, pid) = (container.target, container.container, container.pid);

@@ -4,6 +4,7 @@
 //! counted, and the count is written as a line of its own as soon as there is room.
 
 pub mod jsonl;
+pub(crate) mod names;
 pub mod prometheus;
 pub mod timeline;
 mod writer;

@@ -31,6 +31,15 @@ pub enum OutputFailed {
     Io(#[source] io::Error),
 }
 
+impl From<io::Error> for OutputFailed {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            ErrorKind::BrokenPipe => Self::Closed,
+            _ => Self::Io(error),
+        }
+    }
+}
+
 /// Where lines go.
 pub struct Output {
     queue: Option<SyncSender<Vec<Line>>>,
@@ -129,10 +138,7 @@ fn write_all(
     let mut flush = |bytes: &mut Vec<u8>| {
         let written = to.write_all(bytes).and_then(|()| to.flush());
         bytes.clear();
-        written.map_err(|error| match error.kind() {
-            ErrorKind::BrokenPipe => OutputFailed::Closed,
-            _ => OutputFailed::Io(error),
-        })
+        written.map_err(OutputFailed::from)
     };
     while let Ok(batch) = lines.recv() {
         batches.fetch_sub(1, Ordering::Relaxed);

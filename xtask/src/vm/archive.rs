@@ -47,6 +47,11 @@ impl Mirrors {
         Ok(Self { main, security })
     }
 
+    /// The mirror of the main archive.
+    pub(crate) fn main(&self) -> &str {
+        &self.main
+    }
+
     /// Where a suite may be: at the mirror, or, for a release that is no longer mirrored, in the archive
     /// of releases beside it.
     fn of(&self, suite: Suite) -> Vec<String> {

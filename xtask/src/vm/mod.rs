@@ -3,7 +3,7 @@
 //! A machine is a kernel of Debian's, and an initramfs with lastpacket, the test binaries and the programs that they run.
 //! Hardware virtualisation is never needed. What is downloaded is kept in `.tools/vm`.
 
-mod archive;
+pub(crate) mod archive;
 mod cpio;
 mod image;
 mod kernel;

@@ -197,6 +197,11 @@ impl Arguments {
         timeouts(Some(self.grace), self.lb_timeout)
     }
 
+    /// Number of the signal that is to stop the server.
+    pub(super) fn stop_signal(&self) -> u32 {
+        self.stop_signal.number().unsigned_abs()
+    }
+
     pub(super) fn termination_plan(&self) -> TerminationPlan {
         let pre_stop = self.pre_stop.as_deref().map(shell);
         TerminationPlan { pre_stop, stop_signal: self.stop_signal, grace: self.grace }

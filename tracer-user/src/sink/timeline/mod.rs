@@ -9,7 +9,6 @@ mod clients;
 mod condense;
 mod history;
 mod live;
-mod names;
 mod picture;
 mod series;
 mod style;
@@ -25,7 +24,7 @@ use tracer_core::{
     output::{Body, Line, Subject},
 };
 
-use super::Render;
+use super::{Render, names};
 use condense::{Condense, More};
 use history::{History, Loss};
 use live::Kind;

@@ -9,7 +9,7 @@ use tracer_core::{
 };
 
 /// The name that people know a phase by: the signal's own, preStop.
-pub(super) fn phase(phase: Phase, signal: Option<&str>) -> &str {
+pub(crate) fn phase(phase: Phase, signal: Option<&str>) -> &str {
     match (phase, signal) {
         (Phase::PreStop, _) => "preStop",
         (Phase::StopSignal, Some(signal)) => signal,
@@ -22,7 +22,7 @@ pub(super) fn phase(phase: Phase, signal: Option<&str>) -> &str {
 }
 
 /// What made it exit.
-pub(super) fn cause(cause: Cause) -> &'static str {
+pub(crate) fn cause(cause: Cause) -> &'static str {
     match cause {
         Cause::StopSignal => "by the stop signal",
         Cause::KillSignal => "by SIGKILL",
@@ -32,7 +32,7 @@ pub(super) fn cause(cause: Cause) -> &'static str {
 }
 
 /// How a process ended.
-pub(super) fn status(status: &Status) -> String {
+pub(crate) fn status(status: &Status) -> String {
     match (&status.exit_code, &status.killed_by) {
         (Some(code), _) => format!("exit code {code}"),
         (_, Some(signal)) => format!("killed by {}", clean(&signal.name)),
@@ -41,7 +41,7 @@ pub(super) fn status(status: &Status) -> String {
 }
 
 /// How a container's init ended, and what made it.
-pub(super) fn way_out(status: &Status, cause: Option<Cause>) -> String {
+pub(crate) fn way_out(status: &Status, cause: Option<Cause>) -> String {
     let killed = status.killed_by.is_some();
     match cause.filter(|cause| !(killed && *cause == Cause::KillSignal)) {
         Some(cause) => format!("{} {}", self::status(status), self::cause(cause)),
@@ -50,7 +50,7 @@ pub(super) fn way_out(status: &Status, cause: Option<Cause>) -> String {
 }
 
 /// What a verdict says, in half a sentence.
-pub(super) fn meaning(result: Result) -> &'static str {
+pub(crate) fn meaning(result: Result) -> &'static str {
     match result {
         Result::Drained => "traffic had stopped, and nothing was lost",
         Result::Late => "nothing was lost, by luck: traffic had not stopped",
@@ -61,32 +61,32 @@ pub(super) fn meaning(result: Result) -> &'static str {
 }
 
 /// The mark of a loss.
-pub(super) fn mark(confidence: Confidence) -> char {
+pub(crate) fn mark(confidence: Confidence) -> char {
     if confidence == Confidence::Possible { '?' } else { '×' }
 }
 
 /// `address:port`.
-pub(super) fn endpoint(endpoint: Endpoint) -> String {
+pub(crate) fn endpoint(endpoint: Endpoint) -> String {
     SocketAddr::new(endpoint.address, endpoint.port).to_string()
 }
 
 /// Seconds from one time to another, with sign.
-pub(super) fn since(from: Mono, time: Mono) -> String {
+pub(crate) fn since(from: Mono, time: Mono) -> String {
     format!("{:+.3}s", seconds(time.cast_signed().saturating_sub(from.cast_signed())))
 }
 
 /// Nanoseconds as seconds.
-pub(super) fn seconds(ns: i64) -> f64 {
+pub(crate) fn seconds(ns: i64) -> f64 {
     ns as f64 / 1e9
 }
 
 /// A name without characters that would steer a terminal: names come from processes and files.
-pub(super) fn clean(name: &str) -> String {
+pub(crate) fn clean(name: &str) -> String {
     name.chars().map(|character| if character.is_control() { '\u{fffd}' } else { character }).collect()
 }
 
 /// A count with its word.
-pub(super) fn count(number: u64, one: &str, many: &str) -> String {
+pub(crate) fn count(number: u64, one: &str, many: &str) -> String {
     format!("{number} {}", if number == 1 { one } else { many })
 }
 

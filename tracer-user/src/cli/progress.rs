@@ -1,4 +1,4 @@
-//! A line on the terminal that says what the rehearsal is doing; none in a pipe or with JSON.
+//! A line on the terminal that says what is being done; none in a pipe or with JSON.
 
 use std::{
     io::{self, IsTerminal, Write},

@@ -1,4 +1,4 @@
-//! `cargo xtask bench`: what is promised of start, size and memory, measured in one run.
+//! Start to armed, resident memory, and the size of the binary.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -8,56 +8,24 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use crate::{build, shell};
+use super::figure::{Figure, Goal};
+use crate::build;
 
 const RUNS: usize = 10;
 /// Long enough for what starts late to be counted in the resident memory.
 const SETTLED: Duration = Duration::from_secs(1);
 
-/// A number that was measured, beside its limit.
-struct Figure {
-    name: &'static str,
-    values: Vec<f64>,
-    unit: &'static str,
-    limit: f64,
-}
-
-/// Measures, prints a table, and fails if a limit is missed.
-pub(crate) fn run() -> Result<()> {
-    if !shell::is_root() {
-        bail!("the benchmark loads kernel programs and needs root: run it as root, or with `sudo -E`");
-    }
+/// Starts the tracer on a process of its own, again and again.
+pub(crate) fn measure() -> Result<Vec<Figure>> {
     let lastpacket = build::release()?;
     let size = fs::metadata(&lastpacket).context("cannot read the binary")?.len() as f64 / 1e6;
     let runs = (0..RUNS).map(|_| trace_once(&lastpacket)).collect::<Result<Vec<_>>>()?;
-    let figures = [
-        Figure {
-            name: "start to armed",
-            values: runs.iter().map(|run| run.0).collect(),
-            unit: "ms",
-            limit: 300.0,
-        },
-        Figure {
-            name: "resident memory",
-            values: runs.iter().map(|run| run.1).collect(),
-            unit: "MiB",
-            limit: 32.0,
-        },
-        Figure { name: "static binary", values: vec![size], unit: "MB", limit: 20.0 },
-    ];
-    println!("{:<16} {:>8} {:>8} {:>8} {:>8}", "", "min", "median", "max", "limit");
-    let missed: Vec<&str> =
-        figures.iter().filter(|figure| !print(figure)).map(|figure| figure.name).collect();
-    if missed.is_empty() { Ok(()) } else { bail!("above its limit: {}", missed.join(", ")) }
-}
-
-fn print(figure: &Figure) -> bool {
-    let mut values = figure.values.clone();
-    values.sort_by(f64::total_cmp);
-    let (Some(min), Some(max)) = (values.first(), values.last()) else { return false };
-    let median = values[values.len() / 2];
-    println!("{:<16} {min:>8.1} {median:>8.1} {max:>8.1} {:>8.1} {}", figure.name, figure.limit, figure.unit);
-    median <= figure.limit
+    let (armed, resident) = runs.into_iter().unzip();
+    Ok(vec![
+        Figure::new("start to armed", "ms", armed, Goal::AtMost(300.0)),
+        Figure::new("resident memory", "MiB", resident, Goal::AtMost(32.0)),
+        Figure::new("static binary", "MB", vec![size], Goal::AtMost(20.0)),
+    ])
 }
 
 /// Traces a process in a network namespace of its own: milliseconds until it is armed, and MiB of
@@ -72,14 +40,14 @@ fn trace_once(lastpacket: &Path) -> Result<(f64, f64)> {
         .stdout(Stdio::piped())
         .spawn()
         .context("cannot run lastpacket")?;
-    let measured = measure(&mut trace, started);
+    let measured = read(&mut trace, started);
     end(&mut trace);
     end(&mut target);
     measured
 }
 
 /// The first phase of a target is written when it is armed.
-fn measure(trace: &mut Child, started: Instant) -> Result<(f64, f64)> {
+fn read(trace: &mut Child, started: Instant) -> Result<(f64, f64)> {
     let stdout = trace.stdout.take().context("lastpacket has no output")?;
     let mut lines = BufReader::new(stdout).lines().map_while(std::io::Result::ok);
     lines.find(|line| line.contains("\"type\":\"phase\"")).context("lastpacket ended before it was armed")?;

@@ -1,0 +1,86 @@
+//! One page for a browser, with nothing beside it: no network, no framework, no inline attributes of
+//! style, so that it is shown under any content security policy.
+//!
+//! A lane for each container and each peer; places are percentages of the width, so that the page is
+//! right on a phone as on a wall. All text is escaped by the template engine.
+
+mod axis;
+mod bands;
+mod peers;
+mod view;
+
+use askama::Template;
+use base64::{Engine, engine::general_purpose::STANDARD};
+use sha2::{Digest, Sha256};
+
+use super::{model::Report, summary};
+use view::PodView;
+
+const STYLE: &str = include_str!("../templates/style.css");
+const SCRIPT: &str = include_str!("../templates/script.js");
+
+/// Pods with a plot; the others are in the table.
+const PLOTS: usize = 100;
+/// Bars and lanes on the whole page, so that browsers stay quick.
+const BARS: usize = 12_000;
+const LANES: usize = 400;
+/// Pods whose plot is open at first.
+const OPEN: usize = 6;
+
+#[derive(Template)]
+#[template(path = "page.html")]
+struct Page<'a> {
+    policy: String,
+    style: &'static str,
+    script: &'static str,
+    title: &'a str,
+    word: &'static str,
+    headline: String,
+    notes: &'a [String],
+    clients: &'a [String],
+    findings: Vec<summary::Found<'a>>,
+    pods: Vec<PodView<'a>>,
+    more_pods: usize,
+    sources: Vec<String>,
+    events: u64,
+    troubles: Vec<String>,
+}
+
+/// The report as HTML.
+#[must_use]
+pub fn render(report: &Report) -> String {
+    let mut pods: Vec<_> = report.pods.iter().collect();
+    pods.sort_by_key(|pod| summary::severity(pod.result));
+    let plots = pods.len().min(PLOTS);
+    let lanes = (LANES / plots.max(1)).clamp(4, 40);
+    let bars = (BARS / plots.max(1) / 4).clamp(40, 1500);
+    let view = |(number, pod)| PodView::of(pod, number, number < OPEN, lanes, bars);
+    let page = Page {
+        policy: policy(),
+        style: STYLE,
+        script: SCRIPT,
+        title: &report.title,
+        word: summary::word(report.result()),
+        headline: summary::headline(report.tally()),
+        notes: &report.notes,
+        clients: &report.clients,
+        findings: summary::findings(report),
+        pods: pods.iter().copied().take(PLOTS).enumerate().map(view).collect(),
+        more_pods: pods.len() - plots,
+        sources: summary::sources(report),
+        events: report.counts.events,
+        troubles: report.counts.troubles(),
+    };
+    // Writing to memory does not fail.
+    page.render().unwrap_or_default()
+}
+
+/// Nothing is loaded, and only the page's own style and script count.
+fn policy() -> String {
+    let hash = |text: &str| format!("'sha256-{}'", STANDARD.encode(Sha256::digest(text)));
+    format!(
+        "default-src 'none'; img-src data:; style-src {}; script-src {}; base-uri 'none'; form-action 'none'",
+        hash(STYLE),
+        hash(SCRIPT)
+    )
+}

@@ -1,0 +1,88 @@
+//! `cargo xtask bench`: what lastpacket costs, measured beside what was promised. Each part is a module
+//! that gives its figures.
+
+mod figure;
+mod floor;
+mod kernel;
+mod machine;
+mod pod;
+mod report;
+mod start;
+mod table;
+pub(crate) mod tight;
+mod toolbox;
+mod traced;
+mod tracers;
+mod work;
+
+use std::fmt;
+
+use anyhow::{Result, bail};
+use clap::ValueEnum;
+
+use self::{figure::Figure, machine::Machine};
+use crate::shell;
+
+/// What to measure.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Parts to measure; all of them by default
+    parts: Vec<Part>,
+    /// Also put the tables into docs/performance.md
+    #[arg(long)]
+    record: bool,
+}
+
+/// A part of the benchmark.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Part {
+    /// Start to armed, resident memory, size of the binary
+    Start,
+    /// Decode, core and JSON: records a second, allocations, instructions, memory a connection
+    Work,
+    /// A report of a million events: time and memory
+    Report,
+    /// Rate of a tight loop of connections, untraced, traced, and traced by others
+    Traced,
+    /// Time in kernel programs, ours and others'
+    Kernel,
+}
+
+impl Part {
+    fn measure(self) -> Result<Vec<Figure>> {
+        match self {
+            Self::Start => start::measure(),
+            Self::Work => work::measure(),
+            Self::Report => report::measure(),
+            Self::Traced => traced::measure(),
+            Self::Kernel => kernel::measure(),
+        }
+    }
+}
+
+impl fmt::Display for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let value = self.to_possible_value();
+        f.write_str(value.as_ref().map_or("", |value| value.get_name()))
+    }
+}
+
+/// Measures, prints a table a part, and fails if a goal is missed.
+pub(crate) fn run(args: &Args) -> Result<()> {
+    if !shell::is_root() {
+        bail!("the benchmark loads kernel programs and needs root: run it as root, or with `sudo -E`");
+    }
+    let machine = Machine::read()?;
+    let parts = if args.parts.is_empty() { Part::value_variants() } else { &args.parts };
+    let mut missed = Vec::new();
+    for part in parts {
+        let figures = part.measure()?;
+        table::print(*part, &figures);
+        table::keep(*part, &figures, &machine)?;
+        if args.record {
+            table::record(*part, &figures, &machine)?;
+        }
+        missed.extend(figures.into_iter().filter(|figure| !figure.is_reached()).map(|figure| figure.name));
+    }
+    if missed.is_empty() { Ok(()) } else { bail!("goals missed: {}", missed.join(", ")) }
+}
