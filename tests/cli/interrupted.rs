@@ -112,5 +112,6 @@ fn interrupted_trace() -> Result<()> {
         !rest.iter().any(|line| line.contains("\"verdict\"")),
         "a verdict on a target that lives: {rest:?}"
     );
+    ensure!(rest.iter().any(|line| line.contains("it still runs")), "why is not told: {rest:?}");
     mark.ensure_nothing_left(pid)
 }

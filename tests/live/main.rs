@@ -1,14 +1,22 @@
 //! The real program on a real kernel: own network namespaces, own servers, independent witnesses.
 
 mod agent;
+mod books;
 mod cases;
 mod cgroups;
 mod children;
 mod endings;
+mod existing;
+mod faults;
+mod findings;
+mod hooks;
 mod kernel;
 mod options;
+mod peers;
 mod scene;
+mod seccomp;
 mod signals;
+mod storm;
 mod targets;
 
 use std::process::ExitCode;
@@ -30,6 +38,13 @@ fn main() -> Result<ExitCode> {
     trials.extend(targets::trials());
     trials.extend(cgroups::trials());
     trials.extend(agent::trials());
+    trials.extend(books::trials());
+    trials.extend(existing::trials());
+    trials.extend(faults::trials());
+    trials.extend(findings::trials());
+    trials.extend(hooks::trials());
+    trials.extend(peers::trials());
+    trials.extend(storm::trials());
     trials.extend(endings::trials());
     trials.extend(kernel::trials());
     needs::explain_skips();

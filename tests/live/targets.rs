@@ -40,15 +40,15 @@ pub fn trials() -> Vec<Trial> {
 const PORT: u16 = 8000;
 const FAMILY: Family = Family::V4;
 /// What a server answers to.
-const QUESTION: [u8; 100] = [b'?'; 100];
+pub const QUESTION: [u8; 100] = [b'?'; 100];
 /// What it takes without an answer.
-const STATEMENT: [u8; 100] = [b'!'; 100];
+pub const STATEMENT: [u8; 100] = [b'!'; 100];
 
 /// A server and its clients.
-struct Target {
-    link: Link,
-    holder: Holder,
-    clients: Vec<(u16, Socket)>,
+pub struct Target {
+    pub link: Link,
+    pub holder: Holder,
+    pub clients: Vec<(u16, Socket)>,
 }
 
 /// How a connection of this client's port must have ended.
@@ -56,7 +56,7 @@ type Endings = BTreeMap<u16, (Ending, Option<Confidence>)>;
 
 impl Target {
     /// A server that will take `count` connections.
-    fn new(role: &str, count: usize) -> Result<Self> {
+    pub fn new(role: &str, count: usize) -> Result<Self> {
         let link = Link::new()?;
         let listener = socket(&link.server, FAMILY, Protocol::TCP)?;
         listener.bind(&SocketAddr::new(FAMILY.server(), PORT).into())?;
@@ -66,7 +66,7 @@ impl Target {
     }
 
     /// A client's connection from this port that says something.
-    fn connect(&mut self, port: u16, words: &[u8]) -> Result<&Socket> {
+    pub fn connect(&mut self, port: u16, words: &[u8]) -> Result<&Socket> {
         let client = socket(&self.link.client, FAMILY, Protocol::TCP)?;
         client.bind(&SocketAddr::new(FAMILY.client(), port).into())?;
         client.connect(&SocketAddr::new(FAMILY.server(), PORT).into())?;
@@ -76,7 +76,7 @@ impl Target {
     }
 
     /// A connection whose first words the server has read.
-    fn connect_and_wait(&mut self, port: u16, words: &[u8]) -> Result<&Socket> {
+    pub fn connect_and_wait(&mut self, port: u16, words: &[u8]) -> Result<&Socket> {
         self.connect(port, words)?;
         self.holder.wait_until_taken()?;
         Ok(&self.clients[self.clients.len() - 1].1)
@@ -91,7 +91,7 @@ impl Target {
 }
 
 /// Traces all targets with one `lastpacket` while `act` makes their connections and ends them.
-fn trace(targets: &mut [Target], act: impl FnOnce(&mut [Target]) -> Result<()>) -> Result<Run> {
+pub fn trace(targets: &mut [Target], act: impl FnOnce(&mut [Target]) -> Result<()>) -> Result<Run> {
     let pids: Vec<String> = targets.iter().map(|target| target.holder.pid().to_string()).collect();
     let pids = pids.iter().flat_map(|pid| ["--pid", pid]);
     let arguments: Vec<&str> = ["trace", "--linger", "100ms"].into_iter().chain(pids).collect();

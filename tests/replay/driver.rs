@@ -20,7 +20,7 @@ use tracer_core::{
     Tracer,
     books::{CurrEstabRule, Reading, Totals},
     event::TargetId,
-    input::{Clock, End, Input, InventoryUpdate, NewContainer, NewTarget},
+    input::{Clock, End, Input, InventoryUpdate, NewContainer, NewTarget, Timeouts},
     output::{Line, Subject},
     target::Rules,
     tracer::Identity,
@@ -224,7 +224,7 @@ impl<'a> Node<'a> {
 
     fn read_books(&mut self, target: TargetId, totals: Option<Totals>) {
         let counters = self.in_scope[&target].counted;
-        let reading = Box::new(Reading { counters, totals, missed: 0 });
+        let reading = Box::new(Reading { counters, totals, missed: Some(0) });
         self.step(Input::Counters { target, reading });
     }
 }
@@ -280,6 +280,7 @@ impl Tracing for Node<'_> {
             one_way: Vec::new(),
             shared_network: shared,
             late: false,
+            timeouts: Timeouts::default(),
         }))));
         for container in containers {
             self.add_container(NewContainer { target: id, ..container })?;

@@ -8,7 +8,6 @@ mod check;
 mod plan;
 mod report;
 mod server;
-mod storm;
 
 use std::{
     process::ExitCode,
@@ -35,16 +34,9 @@ fn main() -> Result<ExitCode> {
     if words.first().is_some_and(|word| word == "child") {
         return server::play(&words[1..]).map(|()| ExitCode::SUCCESS);
     }
-    // Named in docs/skipped-tests.md with the reason.
-    let asked = std::env::var_os("LASTPACKET_SOAK").is_some();
-    let storms = storm::trials().into_iter().map(|storm| storm.with_ignored_flag(!asked));
-    let mut trials = vec![needs::live("rehearsals_are_judged_as_their_clients_saw_them", soak)];
-    trials.extend(storms);
+    let trials = vec![needs::live("rehearsals_are_judged_as_their_clients_saw_them", soak)];
     needs::explain_skips();
-    let mut arguments = Arguments::from_args();
-    // The storm would starve the rehearsals.
-    arguments.test_threads.get_or_insert(1);
-    Ok(libtest_mimic::run(&arguments, trials).exit_code())
+    Ok(libtest_mimic::run(&Arguments::from_args(), trials).exit_code())
 }
 
 fn soak() -> Result<()> {

@@ -40,8 +40,17 @@ pub struct Run {
 /// # Errors
 /// If it cannot be built or started.
 pub fn start<A: AsRef<str>>(arguments: &[A]) -> Result<Running> {
+    start_as(arguments, |_| {})
+}
+
+/// The same, with something of its surroundings prepared.
+///
+/// # Errors
+/// If it cannot be built or started.
+pub fn start_as<A: AsRef<str>>(arguments: &[A], prepare: impl FnOnce(&mut Command)) -> Result<Running> {
     let mut command = Command::new(binary::lastpacket()?);
     command.args(arguments.iter().map(AsRef::as_ref));
+    prepare(&mut command);
     start_command(command)
 }
 

@@ -21,6 +21,8 @@ pub struct Totals {
     pub listen_overflows: u64,
     /// `TcpExt: ListenDrops`.
     pub listen_drops: u64,
+    /// `TcpExt: TCPAbortFailed`: resets by an own act that could not be sent.
+    pub aborts_failed: u64,
 }
 
 /// What `CurrEstab` counts: kernels differ (`tcp_set_state`), also of one version, because the change of
@@ -53,8 +55,9 @@ pub struct Reading {
     pub counters: Counters,
     /// What the kernel counted; `None` if it cannot be had (host network, namespace gone).
     pub totals: Option<Totals>,
-    /// Events that the kernel did not show because the program was running already on that CPU.
-    pub missed: u64,
+    /// Events that the kernel did not show because the program was running already on that CPU; `None`
+    /// if that could not be read.
+    pub missed: Option<u64>,
 }
 
 /// One equation.
@@ -62,9 +65,9 @@ pub struct Reading {
 pub struct Book {
     /// Its name: the kernel's counter, or what is conserved.
     pub name: String,
-    /// What the kernel, or the sender, counted.
+    /// The left side: what the kernel counted; of what is conserved, what came in.
     pub kernel: u64,
-    /// What the events add up to.
+    /// The right side: what the events add up to.
     pub events: u64,
     /// Both are equal.
     pub balanced: bool,
@@ -76,17 +79,32 @@ impl Book {
     }
 }
 
-/// What user space saw of the records of a target.
+/// What user space saw of the records.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Received {
-    /// Records that were decoded.
+    /// Records of this target that were decoded.
     pub decoded: u64,
+    /// Records of the whole run.
+    pub run: RunRecords,
     /// Connections opened or found.
     pub connections_begun: u64,
     /// Connections that ended.
     pub connections_ended: u64,
     /// Connections still open.
     pub connections_open: u64,
+}
+
+/// What became of the records of the whole run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RunRecords {
+    /// Bytes that were no record.
+    pub undecodable: u64,
+    /// Records that were decoded.
+    pub decoded: u64,
+    /// Of these, those of a target, or of the node itself.
+    pub attributed: u64,
+    /// Of these, those of no target that is known (any more).
+    pub unattributed: u64,
 }
 
 /// Balances the books between two readings. Without a rule for CurrEstab that book is left out.
@@ -114,8 +132,10 @@ pub fn balance(
             Book::new("CurrEstab", after.current_established, events)
         }));
     }
-    let sent: u64 = counted.records.iter().sum::<u64>() - counted.records_lost.iter().sum::<u64>();
-    books.push(Book::new("records", sent, received.decoded));
+    let (sent, lost): (u64, u64) = (counted.records.iter().sum(), counted.records_lost.iter().sum());
+    books.push(Book::new("records", sent, received.decoded + lost));
+    let run = &received.run;
+    books.push(Book::new("attribution", run.decoded, run.attributed + run.unattributed));
     books.push(Book::new(
         "connections",
         received.connections_begun,
@@ -133,8 +153,8 @@ mod tests {
     #[test]
     fn an_active_open_that_sent_no_segment_does_not_count() {
         let counters = Counters { active_opens: 3, active_unsent: 1, ..Counters::default() };
-        let last =
-            Reading { counters, totals: Some(Totals { active_opens: 2, ..Totals::default() }), missed: 0 };
+        let totals = Some(Totals { active_opens: 2, ..Totals::default() });
+        let last = Reading { counters, totals, ..Reading::default() };
         let first = Reading { totals: Some(Totals::default()), ..Reading::default() };
         let books = balance(&first, &last, &Received::default(), None);
         assert!(books.iter().all(|book| book.balanced), "{books:?}");
@@ -149,6 +169,22 @@ mod tests {
         let unbalanced: Vec<_> =
             books.iter().filter(|book| !book.balanced).map(|book| book.name.as_str()).collect();
         assert_eq!(unbalanced, ["OutRsts"]);
+    }
+
+    #[test]
+    fn records_are_decoded_or_lost_and_what_is_decoded_is_somebodys() {
+        let mut counters = Counters::default();
+        (counters.records[1], counters.records[2], counters.records_lost[2]) = (7, 5, 2);
+        let last = Reading { counters, ..Reading::default() };
+        let run = RunRecords { undecodable: 0, decoded: 30, attributed: 28, unattributed: 2 };
+        let received = |decoded, run| Received { decoded, run, ..Received::default() };
+        let unbalanced = |received: &Received| -> Vec<String> {
+            let books = balance(&Reading::default(), &last, received, None);
+            books.into_iter().filter(|book| !book.balanced).map(|book| book.name).collect()
+        };
+        assert!(unbalanced(&received(10, run)).is_empty());
+        assert_eq!(unbalanced(&received(9, run)), ["records"]);
+        assert_eq!(unbalanced(&received(10, RunRecords { attributed: 27, ..run })), ["attribution"]);
     }
 
     /// TCP's states and the changes between them that the kernel makes.
@@ -185,7 +221,7 @@ mod tests {
                         current_established: states.iter().filter(|state| is_current(rule, **state)).count() as u64,
                         ..Totals::default()
                     }),
-                    missed: 0,
+                    missed: Some(0),
                 };
                 let mut first = read(&states, counters);
                 for step in 0..80 {
@@ -217,7 +253,7 @@ mod tests {
         counters.count_state(ESTABLISHED, CLOSE_WAIT, || 1);
         let totals = |current_established| Some(Totals { current_established, ..Totals::default() });
         let first = Reading { totals: totals(3), ..Reading::default() };
-        let last = Reading { counters, totals: totals(4), missed: 0 };
+        let last = Reading { counters, totals: totals(4), missed: Some(0) };
         let balanced = |rule| {
             let books = balance(&first, &last, &Received::default(), rule);
             books.iter().find(|book| book.name == "CurrEstab").map(|book| book.balanced)

@@ -78,6 +78,13 @@ impl Connection {
         self.socket.bytes_received > u64::from(fin)
     }
 
+    /// Whether the pod ever sent payload; its own FIN counts 1 in the kernel's numbers.
+    #[must_use]
+    pub fn sent_payload(&self) -> bool {
+        let fin = self.close.is_some_and(|close| !close.abort);
+        self.socket.bytes_acked + u64::from(self.socket.unacked) > u64::from(fin)
+    }
+
     /// All that the pod sent was acknowledged; judged when the socket ends, not at the FIN: an orphan
     /// goes on sending.
     #[must_use]

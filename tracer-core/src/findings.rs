@@ -1,21 +1,27 @@
 //! Findings: causes with their evidence, and remedies with numbers from this run.
 //! `docs/findings.md` has a page on each.
 
-use std::collections::BTreeMap;
+mod exhibits;
+mod termination;
+mod traffic;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use self::exhibits::Exhibits;
 use crate::{
     event::Mono,
+    input::Timeouts,
     ledger::Ledger,
-    lifecycle::Lifecycle,
-    losses::{Loss, LossKey},
-    words::{Cause, Confidence, Ending, Hop, Phase},
+    lifecycle::{Lifecycle, PhaseStart, Source},
+    losses::LossKey,
+    output::HookRunEvent,
+    words::{Ending, Phase},
 };
 
-/// What is added to a measured time when a longer preStop is proposed.
-const MARGIN_SECONDS: f64 = 1.0;
+/// A preStop that only the API tells of, and no process, is one if it takes this long: the kubelet
+/// itself waits (`sleep`) or asks (`httpGet`).
+const SILENT_PRE_STOP: Mono = 500_000_000;
 
 /// A cause, its evidence, and what to do.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -32,47 +38,6 @@ pub struct Finding {
     pub evidence: Vec<u64>,
 }
 
-/// Numbers of the lines that show something; the first few of each.
-#[derive(Clone, Debug, Default)]
-pub struct Exhibits {
-    phases: BTreeMap<(u32, Phase), u64>,
-    losses: BTreeMap<(u32, Ending), Vec<u64>>,
-}
-
-/// Lines kept for each ending.
-const MAX_EXHIBITS: usize = 5;
-
-impl Exhibits {
-    /// A line that says that a container entered a phase.
-    pub fn phase(&mut self, container: u32, phase: Phase, seq: u64) {
-        self.phases.entry((container, phase)).or_insert(seq);
-    }
-
-    /// A line that shows a loss.
-    pub fn loss(&mut self, container: u32, ending: Ending, seq: u64) {
-        let lines = self.losses.entry((container, ending)).or_default();
-        if lines.len() < MAX_EXHIBITS {
-            lines.push(seq);
-        }
-    }
-
-    fn of_phase(&self, container: u32, phase: Phase) -> Vec<u64> {
-        self.phases.get(&(container, phase)).copied().into_iter().collect()
-    }
-
-    fn of_losses(&self, container: u32, endings: &[Ending]) -> Vec<u64> {
-        let mut lines: Vec<u64> = endings
-            .iter()
-            .filter_map(|ending| self.losses.get(&(container, *ending)))
-            .flatten()
-            .copied()
-            .collect();
-        lines.sort_unstable();
-        lines.truncate(MAX_EXHIBITS);
-        lines
-    }
-}
-
 /// A container, as findings see it.
 pub struct Suspect<'a> {
     /// Its number.
@@ -81,6 +46,8 @@ pub struct Suspect<'a> {
     pub name: &'a str,
     /// Its phases.
     pub lifecycle: &'a Lifecycle,
+    /// Processes that entered it and were there when its termination began, or came later.
+    pub hooks: &'a [HookRunEvent],
 }
 
 /// What findings are drawn from.
@@ -95,30 +62,18 @@ pub struct Case<'a> {
     pub restarted: bool,
     /// If Services lead to it: since when they do not, if they stopped.
     pub endpoint: Option<Option<Mono>>,
+    /// What somebody told of grace period and load balancer.
+    pub timeouts: Timeouts,
 }
 
 /// Draws the findings, container by container.
 #[must_use]
 pub fn find(case: &Case<'_>) -> Vec<Finding> {
-    let mut findings = Vec::new();
-    for container in &case.containers {
+    let of_container = |container| {
         let one = One { case, container };
-        let all = [
-            one.restart_not_deletion(),
-            one.stop_signal_ignored(),
-            one.killed_at_grace_end(),
-            one.oom_killed(),
-            one.pre_stop(),
-            one.endpoint_removed_late(),
-            one.listener_closed_early(),
-            one.backlog_reset(),
-            one.keep_alive_race(),
-            one.requests_unanswered(),
-            one.sidecar_stopped_first(),
-        ];
-        findings.extend(all.into_iter().flatten());
-    }
-    findings
+        one.of_termination().into_iter().chain(one.of_traffic())
+    };
+    case.containers.iter().flat_map(of_container).flatten().collect()
 }
 
 /// One container of a case.
@@ -128,225 +83,64 @@ struct One<'a> {
 }
 
 impl One<'_> {
-    fn finding(&self, id: &str, text: String, remedy: String, evidence: Vec<u64>) -> Finding {
+    /// A finding about the container. Where records of what it rests on were lost, and only counts are
+    /// left, its evidence is the beginning of the termination.
+    fn finding(&self, id: &str, text: String, remedy: String, mut evidence: Vec<u64>) -> Finding {
+        if evidence.is_empty() {
+            let began = self.container.lifecycle.starts().get(1).map_or(Phase::Running, |start| start.phase);
+            evidence = self.phases(&[began]);
+        }
         Finding { id: id.to_owned(), container: self.container.name.to_owned(), text, remedy, evidence }
     }
 
+    /// Lines that say when the container entered these phases.
+    fn phases(&self, phases: &[Phase]) -> Vec<u64> {
+        let line = |phase: &Phase| self.case.exhibits.of_phase(self.container.index, *phase);
+        phases.iter().filter_map(line).collect()
+    }
+
+    /// Losses of the container, in numbers.
     fn losses(&self, matches: impl Fn(&LossKey) -> bool) -> u64 {
         let mine = |key: &LossKey| key.moment.container == self.container.index && matches(key);
         self.case.ledger.losses().counts().iter().filter(|(key, _)| mine(key)).map(|(_, count)| count).sum()
     }
 
-    fn of_ending(&self, ending: Ending) -> u64 {
-        self.losses(|key| key.ending == ending)
+    /// Lines that show them.
+    fn exhibits(&self, matches: impl Fn(&LossKey) -> bool) -> Vec<u64> {
+        let mine = |key: &LossKey| key.moment.container == self.container.index && matches(key);
+        self.case.exhibits.of_losses(mine)
     }
 
     fn entered(&self, phase: Phase) -> Option<Mono> {
         self.container.lifecycle.entered(phase)
     }
 
+    fn start(&self, phase: Phase) -> Option<&PhaseStart> {
+        self.container.lifecycle.starts().iter().find(|start| start.phase == phase)
+    }
+
+    /// When it came, its name, and whether it was ignored.
     fn stop_signal(&self) -> Option<(Mono, String, bool)> {
-        let start =
-            self.container.lifecycle.starts().iter().find(|start| start.phase == Phase::StopSignal)?;
+        let start = self.start(Phase::StopSignal)?;
         Some((start.time, crate::signals::name(start.signal?).into_owned(), start.ignored))
     }
 
-    fn restart_not_deletion(&self) -> Option<Finding> {
-        let (_, signal, _) = self.stop_signal().filter(|_| self.case.restarted)?;
-        self.container.lifecycle.exit()?;
-        Some(self.finding(
-            "restart-not-deletion",
-            format!("nobody deleted the pod: its container was stopped by {signal} and started again, as when a liveness probe fails"),
-            "look at the liveness probe (its timeout and failureThreshold): a restart takes the pod's endpoint away only after a readiness probe fails".to_owned(),
-            self.case.exhibits.of_phase(self.container.index, Phase::StopSignal),
-        ))
-    }
-
-    fn stop_signal_ignored(&self) -> Option<Finding> {
-        let (_, signal, ignored) = self.stop_signal()?;
-        let evidence = self.case.exhibits.of_phase(self.container.index, Phase::StopSignal);
-        ignored.then(|| {
-            self.finding(
-                "stop-signal-ignored",
-                format!("{signal} had no effect: PID 1 has no handler for it, and the kernel drops such signals"),
-                format!("handle {signal} in the program, run it under an init such as tini, or set the stop signal that it handles"),
-                evidence,
-            )
-        })
-    }
-
-    fn killed_at_grace_end(&self) -> Option<Finding> {
-        let (stopped, signal, _) = self.stop_signal()?;
-        let killed = self.entered(Phase::KillSignal)?;
-        (self.container.lifecycle.cause() == Some(Cause::KillSignal)).then(|| {
-            let lost = self.losses(|key| key.moment.cause == Some(Cause::KillSignal));
-            let waited = seconds(stopped, killed);
-            self.finding(
-                "killed-at-grace-end",
-                format!(
-                    "it had not exited {waited:.1} s after {signal} and was killed; {} ended by that",
-                    connections(lost)
-                ),
-                format!("exit within {waited:.1} s of {signal}, or raise terminationGracePeriodSeconds"),
-                self.case.exhibits.of_phase(self.container.index, Phase::KillSignal),
-            )
-        })
-    }
-
-    fn oom_killed(&self) -> Option<Finding> {
-        (self.container.lifecycle.cause() == Some(Cause::Oom)).then(|| {
-            self.finding(
-                "oom-killed",
-                "the out-of-memory killer ended it".to_owned(),
-                "raise its memory limit, or let it use less".to_owned(),
-                self.case.exhibits.of_phase(self.container.index, Phase::KillSignal),
-            )
-        })
-    }
-
-    /// New connections that came too late: there was no preStop, or it was too short.
-    fn pre_stop(&self) -> Option<Finding> {
-        let (stopped, signal, _) = self.stop_signal()?;
-        let late = [Ending::Refused, Ending::RefusedHandshake, Ending::ResetBacklog];
-        let lost = self.losses(|key| late.contains(&key.ending) && key.moment.phase >= Phase::StopSignal);
-        let last = self.case.ledger.traffic().last_connection.filter(|last| *last > stopped)?;
-        if lost == 0 {
-            return None;
-        }
-        let lag = seconds(stopped, last);
-        let had = self.entered(Phase::PreStop).map(|began| seconds(began, stopped));
-        let needed = had.unwrap_or(0.0) + lag + MARGIN_SECONDS;
-        let evidence = self.case.exhibits.of_losses(self.container.index, &late);
-        let text =
-            format!("new connections kept coming until {lag:.1} s after {signal}; {lost} of them were lost");
-        let remedy = format!(
-            "delay {signal} until the load balancer has let go: a preStop of {:.0} s (measured {:.1} s, and a margin), within the grace period",
-            needed.ceil(),
-            needed - MARGIN_SECONDS
-        );
-        Some(match had {
-            None => {
-                self.finding("pre-stop-missing", format!("there is no preStop, and {text}"), remedy, evidence)
-            }
-            Some(had) => self.finding(
-                "pre-stop-too-short",
-                format!("preStop took {had:.1} s, and {text}"),
-                remedy,
-                evidence,
-            ),
-        })
-    }
-
-    /// By the API's own account load balancers could not know in time.
-    fn endpoint_removed_late(&self) -> Option<Finding> {
-        let unready = self.case.endpoint?;
-        let (stopped, signal, _) = self.stop_signal()?;
-        let late = unready.is_none_or(|unready| unready > stopped);
-        let lost = self.losses(|key| {
-            matches!(key.ending, Ending::Refused | Ending::RefusedHandshake | Ending::ResetBacklog)
+    /// When the preStop hook began, if there was one. The phase alone is none: the API tells of the
+    /// deletion of pods without a hook too.
+    fn pre_stop_began(&self, stopped: Mono) -> Option<Mono> {
+        let hook = self.container.hooks.iter().map(|run| run.started_mono_ns).min();
+        let phase = self.start(Phase::PreStop).filter(|start| {
+            hook.is_some()
+                || start.source == Source::Rehearsal
+                || stopped.saturating_sub(start.time) >= SILENT_PRE_STOP
         });
-        (late && lost > 0).then(|| {
-            let when = unready.map_or_else(
-                || "was still ready when it had exited".to_owned(),
-                |unready| format!("became unready only {:.1} s after {signal}", seconds(stopped, unready)),
-            );
-            self.finding(
-                "endpoint-removed-late",
-                format!("its endpoint {when}, so that load balancers could not know"),
-                format!("delay {signal} (preStop) until the endpoint is gone; if the pod was not deleted through the API, let it become unready first"),
-                self.case.exhibits.of_phase(self.container.index, Phase::StopSignal),
-            )
-        })
+        let began = phase.map(|start| start.time);
+        began.into_iter().chain(hook).min().filter(|began| *began < stopped)
     }
+}
 
-    fn listener_closed_early(&self) -> Option<Finding> {
-        let refused = self.losses(|key| {
-            matches!(key.ending, Ending::Refused | Ending::RefusedHandshake)
-                && matches!(key.moment.phase, Phase::PreStop | Phase::StopSignal)
-        });
-        (refused > 0).then(|| {
-            self.finding(
-                "listener-closed-early",
-                format!(
-                    "it stopped listening while it was still running and refused {}",
-                    connections(refused)
-                ),
-                "keep the listener open until new connections have stopped coming, and close it last"
-                    .to_owned(),
-                self.case
-                    .exhibits
-                    .of_losses(self.container.index, &[Ending::Refused, Ending::RefusedHandshake]),
-            )
-        })
-    }
-
-    fn backlog_reset(&self) -> Option<Finding> {
-        let count = self.of_ending(Ending::ResetBacklog);
-        (count > 0).then(|| {
-            self.finding(
-                "backlog-reset",
-                format!("it reset {} that waited in the listener's queue to be accepted", connections(count)),
-                "accept what is in the queue before closing the listener".to_owned(),
-                self.case.exhibits.of_losses(self.container.index, &[Ending::ResetBacklog]),
-            )
-        })
-    }
-
-    fn keep_alive_race(&self) -> Option<Finding> {
-        let count = self.of_ending(Ending::LateData);
-        (count > 0).then(|| {
-            self.finding(
-                "keep-alive-race",
-                format!("{} met a connection that was being closed, as an idle keep-alive connection is", requests(count)),
-                "while draining answer with `Connection: close` (HTTP/2: GOAWAY) and close when the client has; or let clients retry what was never answered"
-                    .to_owned(),
-                self.case.exhibits.of_losses(self.container.index, &[Ending::LateData]),
-            )
-        })
-    }
-
-    fn requests_unanswered(&self) -> Option<Finding> {
-        let endings = [Ending::Unanswered, Ending::MidResponse, Ending::ResetUnread];
-        let sure = |key: &LossKey| endings.contains(&key.ending) && key.confidence > Confidence::Possible;
-        let count = self.losses(sure);
-        (count > 0).then(|| {
-            let cause = match self.container.lifecycle.cause() {
-                Some(Cause::KillSignal) => "SIGKILL",
-                Some(Cause::Oom) => "the out-of-memory killer",
-                _ => "the exit",
-            };
-            self.finding(
-                "requests-unanswered",
-                format!("{cause} cut off {} that got no whole answer", requests(count)),
-                "wait for requests in flight before exiting, and let the grace period be longer than the longest of them"
-                    .to_owned(),
-                self.case.exhibits.of_losses(self.container.index, &endings),
-            )
-        })
-    }
-
-    /// This container's connections within the pod were lost while another one still served.
-    fn sidecar_stopped_first(&self) -> Option<Finding> {
-        let exited = self.container.lifecycle.exit()?.0;
-        let survivor = self.case.containers.iter().find(|other| {
-            other.index != self.container.index
-                && other.lifecycle.exit().is_none_or(|(time, _)| time > exited)
-        })?;
-        let within =
-            |loss: &&Loss| loss.hop == Hop::Loopback && loss.key.moment.container == self.container.index;
-        let lost = self.case.ledger.losses().evidence().iter().filter(within).count();
-        (lost > 0).then(|| {
-            self.finding(
-                "sidecar-stopped-first",
-                format!("it stopped while {} still sent it requests: {} within the pod lost", survivor.name, connections(lost as u64)),
-                format!("let {} stop first, or make it a native sidecar in front of this one only if it drains first", survivor.name),
-                self.case.exhibits.of_losses(
-                    self.container.index,
-                    &[Ending::Refused, Ending::Unanswered, Ending::MidResponse, Ending::ResetUnread, Ending::LateData],
-                ),
-            )
-        })
-    }
+fn is_one_of(key: &LossKey, endings: &[Ending]) -> bool {
+    endings.contains(&key.ending)
 }
 
 fn connections(count: u64) -> String {

@@ -96,6 +96,17 @@ pub struct NewTarget {
     pub shared_network: bool,
     /// Its termination had begun before tracing did.
     pub late: bool,
+    /// What is to be longer than what, as far as somebody told.
+    pub timeouts: Timeouts,
+}
+
+/// Times that a termination must fit into.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Timeouts {
+    /// terminationGracePeriodSeconds, in nanoseconds.
+    pub grace: Option<Mono>,
+    /// How long the load balancer lets connections drain, in nanoseconds.
+    pub load_balancer: Option<Mono>,
 }
 
 /// A container of a target.
@@ -124,6 +135,9 @@ pub struct NewContainer {
 pub enum End {
     /// It was terminated: a verdict is due.
     Terminated,
+    /// Its termination had begun and was not over when tracing was ended: a verdict is due, at best
+    /// unproven.
+    Interrupted,
     /// A container was stopped and another took its place in the same pod, as when a liveness probe
     /// fails: a verdict is due, but nobody deleted the pod.
     Restarted,
@@ -161,6 +175,11 @@ pub enum InventoryUpdate {
         connections: Vec<(Tuple, TcpState)>,
         /// Number of UDP sockets.
         udp_sockets: u64,
+    },
+    /// What existed in the target's network namespace could not be listed.
+    Unlisted {
+        /// Whose.
+        target: TargetId,
     },
     /// An endpoint that leads to the target changed.
     Endpoint {

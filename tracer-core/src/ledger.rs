@@ -9,7 +9,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use self::ended::Ended;
 pub use self::{
     ended::SETTLE,
-    facts::{Census, Newcomer, ResetMeaning, Told, Traffic},
+    facts::{Census, LastData, Newcomer, ResetMeaning, Told, Traffic},
 };
 use crate::{
     connection::{Connection, Moment},
@@ -33,7 +33,10 @@ pub struct Ledger {
     to_forget: VecDeque<(Mono, Tuple)>,
     losses: Losses,
     census: Census,
+    /// From outside the pod.
     traffic: Traffic,
+    /// Within the pod, over loopback.
+    within: Traffic,
     peers: Peers,
     /// Connections of the kubelet's probes, as the pod sees them, and when they were made.
     probes: HashMap<Tuple, Mono>,
@@ -41,15 +44,15 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// Takes a state change of a connection (not of a listener). `last_data` is when a request came
-    /// on it last, if one did; `newcomer` says what is known of it if it is new. Tells
+    /// Takes a state change of a connection (not of a listener). `last` is when data last
+    /// moved on it; `newcomer` says what is known of it if it is new. Tells
     /// what became of it.
     pub fn change(
         &mut self,
         time: Mono,
         change: &StateChange,
         moment: Moment,
-        last_data: Option<Mono>,
+        last: LastData,
         newcomer: impl FnOnce(&StateChange) -> Newcomer,
         tell: &mut impl FnMut(&Connection, Told),
     ) {
@@ -87,17 +90,28 @@ impl Ledger {
         if !known {
             let count = if began.is_some() { &mut self.census.opened } else { &mut self.census.found };
             *count += 1;
-            if is_traffic(connection.role, connection.origin, connection.hop) {
-                self.census.from_peers += 1;
-                self.peers.connected(connection.tuple.peer_ip(), time, moment.phase);
+            let (peer, hop) = (connection.tuple.peer_ip(), connection.hop);
+            if is_of_client(connection.role, connection.origin) {
+                let traffic = if hop == Hop::External { &mut self.traffic } else { &mut self.within };
+                traffic.connections += 1;
                 if began.is_some() {
-                    self.traffic.last_connection = self.traffic.last_connection.max(Some(time));
+                    traffic.last_connection = traffic.last_connection.max(Some(time));
                 }
+            }
+            if is_traffic(connection.role, connection.origin, hop) {
+                self.census.from_peers += 1;
+                self.peers.connected(peer, began.map(|_| (time, moment.phase)));
             }
             tell(connection, Told::Opened);
         }
-        if connection.carried_payload() && is_traffic(connection.role, connection.origin, connection.hop) {
-            self.traffic.last_data = self.traffic.last_data.max(last_data);
+        if is_of_client(connection.role, connection.origin) {
+            let traffic = if connection.hop == Hop::External { &mut self.traffic } else { &mut self.within };
+            if connection.carried_payload() {
+                traffic.last_data = traffic.last_data.max(last.received);
+            }
+            if connection.sent_payload() {
+                traffic.last_sent = traffic.last_sent.max(Some(last.sent));
+            }
         }
         if change.new == TcpState::Close
             && let Some(connection) = self.live.remove(&key)
@@ -125,8 +139,12 @@ impl Ledger {
             return;
         }
         let connection = new_connection(tuple, state, None, moment, newcomer);
+        if is_of_client(connection.role, connection.origin) {
+            self.traffic_over(connection.hop).connections += 1;
+        }
         if is_traffic(connection.role, connection.origin, connection.hop) {
             self.census.from_peers += 1;
+            self.peers.connected(tuple.peer_ip(), None);
         }
         tell(&connection, Told::Opened);
         self.census.found += 1;
@@ -184,10 +202,20 @@ impl Ledger {
         (self.live.len() + self.found.len()) as u64
     }
 
-    /// When traffic arrived last.
+    /// Traffic from outside the pod.
     #[must_use]
     pub fn traffic(&self) -> Traffic {
         self.traffic
+    }
+
+    /// Traffic within the pod, over loopback: a sidecar and the application.
+    #[must_use]
+    pub fn traffic_within(&self) -> Traffic {
+        self.within
+    }
+
+    fn traffic_over(&mut self, hop: Hop) -> &mut Traffic {
+        if hop == Hop::External { &mut self.traffic } else { &mut self.within }
     }
 
     /// Who the clients are.
@@ -235,5 +263,10 @@ fn new_connection(
 /// Whether a connection is traffic of the target's clients: from peers, not from health checkers, not
 /// of the pod's own, not within the pod.
 fn is_traffic(role: Role, origin: Origin, hop: Hop) -> bool {
-    role == Role::Server && origin == Origin::Peer && hop == Hop::External
+    is_of_client(role, origin) && hop == Hop::External
+}
+
+/// The same, wherever the client is.
+fn is_of_client(role: Role, origin: Origin) -> bool {
+    role == Role::Server && origin == Origin::Peer
 }

@@ -18,6 +18,8 @@ pub struct LossKey {
     pub ending: Ending,
     /// Where the container was.
     pub moment: Moment,
+    /// How far it went.
+    pub hop: Hop,
     /// How sure it is.
     pub confidence: Confidence,
 }
@@ -29,8 +31,6 @@ pub struct Loss {
     pub time: Mono,
     /// Whose connection.
     pub tuple: Tuple,
-    /// How far it went.
-    pub hop: Hop,
     /// What it counts as.
     pub key: LossKey,
 }
@@ -53,7 +53,7 @@ pub struct End {
 impl End {
     fn key(&self) -> Option<LossKey> {
         let Judgement { ending, confidence } = self.judgement;
-        Some(LossKey { ending, moment: self.moment, confidence: confidence? })
+        Some(LossKey { ending, moment: self.moment, hop: self.hop, confidence: confidence? })
     }
 }
 
@@ -72,7 +72,7 @@ impl Losses {
         let Some(key) = end.key() else { return };
         *self.counts.entry(key).or_default() += 1;
         if self.evidence.len() < MAX_EVIDENCE {
-            self.evidence.push(Loss { time: end.time, tuple: end.tuple, hop: end.hop, key });
+            self.evidence.push(Loss { time: end.time, tuple: end.tuple, key });
         }
     }
 
@@ -91,7 +91,7 @@ impl Losses {
     /// one, and resets whose records were lost. Which peers lost is not known.
     pub fn add_untold(&mut self, ending: Ending, moment: Moment, count: u64) {
         if count > 0 {
-            let key = LossKey { ending, moment, confidence: Confidence::Likely };
+            let key = LossKey { ending, moment, hop: Hop::External, confidence: Confidence::Likely };
             *self.counts.entry(key).or_default() += count;
         }
     }

@@ -50,12 +50,13 @@ impl Peers {
         self.each.entry(address).or_default()
     }
 
-    /// It opened a connection, or tried to.
-    pub fn connected(&mut self, address: IpAddr, time: Mono, phase: Phase) {
+    /// It opened a connection, or tried to; or one of its connections was found open, and nobody knows
+    /// since when.
+    pub fn connected(&mut self, address: IpAddr, opened: Option<(Mono, Phase)>) {
         let peer = self.entry(address);
         peer.connections += 1;
-        if phase != Phase::Running {
-            peer.first_after.get_or_insert(time);
+        if let Some((time, _)) = opened.filter(|(_, phase)| *phase != Phase::Running) {
+            peer.first_after = Some(peer.first_after.map_or(time, |first| first.min(time)));
             peer.last_after = peer.last_after.max(Some(time));
         }
     }
@@ -112,10 +113,24 @@ mod tests {
     fn beyond_the_limit_peers_are_summed() {
         let mut peers = Peers::default();
         for number in 0..MAX_PEERS as u32 + 10 {
-            peers.connected(IpAddr::V4(number.into()), 1, Phase::StopSignal);
+            peers.connected(IpAddr::V4(number.into()), Some((1, Phase::StopSignal)));
         }
+        peers.lost(IpAddr::V4(u32::MAX.into()), Confidence::Certain, 1);
         let (each, others) = peers.list();
         assert_eq!(each.len(), MAX_PEERS);
-        assert_eq!(others.map(|others| others.connections), Some(10));
+        assert_eq!(others.map(|others| (others.connections, others.lost)), Some((10, 1)));
+    }
+
+    #[test]
+    fn a_connection_that_was_found_open_is_no_late_arrival() {
+        let peer: IpAddr = "10.0.0.1".parse().unwrap();
+        let mut peers = Peers::default();
+        peers.connected(peer, None);
+        peers.connected(peer, Some((5, Phase::Running)));
+        assert_eq!(peers.list().0[0].1, Peer { connections: 2, ..Peer::default() });
+        peers.connected(peer, Some((9, Phase::PreStop)));
+        peers.connected(peer, Some((7, Phase::PreStop)));
+        let seen = peers.list().0[0].1;
+        assert_eq!((seen.connections, seen.first_after, seen.last_after), (4, Some(7), Some(9)));
     }
 }

@@ -20,7 +20,7 @@ use crate::{
     connection::Moment,
     event::{Mono, ResetSent},
     findings::Exhibits,
-    input::{Network, NewTarget},
+    input::{Network, NewTarget, Timeouts},
     ledger::Ledger,
     output::{Body, Subject},
     verdict::Gap,
@@ -50,6 +50,9 @@ pub struct Target {
     shared_network: bool,
     /// What else spoils the proof.
     doubts: Vec<Gap>,
+    timeouts: Timeouts,
+    /// What existed when tracing began could not be listed.
+    unlisted: bool,
     containers: Vec<Container>,
     /// Which container listened last on a port.
     listeners: HashMap<u16, u32>,
@@ -59,6 +62,8 @@ pub struct Target {
     /// Where the first container was at the last reading.
     read_in: Moment,
     decoded: u64,
+    /// Resets over IPv6 that answered a segment: without a route back they are traced and not sent.
+    answers_v6: u64,
     udp_sockets: u64,
     /// Services lead to it.
     has_endpoint: bool,
@@ -90,6 +95,8 @@ impl Target {
             late: target.late,
             shared_network: target.shared_network,
             doubts: Vec::new(),
+            timeouts: target.timeouts,
+            unlisted: false,
             containers: Vec::new(),
             listeners: HashMap::new(),
             ledger: Ledger::default(),
@@ -97,6 +104,7 @@ impl Target {
             last: None,
             read_in: Moment { container: 0, phase: Phase::Running, cause: None },
             decoded: 0,
+            answers_v6: 0,
             udp_sockets: 0,
             has_endpoint: false,
             unready_since: None,
@@ -121,5 +129,10 @@ impl Target {
     /// A record of it was decoded.
     pub fn count_record(&mut self) {
         self.decoded += 1;
+    }
+
+    /// What existed when tracing began could not be listed.
+    pub fn unlisted(&mut self) {
+        self.unlisted = true;
     }
 }

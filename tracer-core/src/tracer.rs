@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use tracer_common::NODE;
 
 use crate::{
+    books::RunRecords,
     decode::{Undecodable, decode},
     event::{Event, EventKind, Mono, TargetId},
     input::{Clock, End, Input, InventoryUpdate},
@@ -32,8 +33,9 @@ pub struct Tracer {
     jiffies: Jiffies,
     /// What the kernel cannot show, as the run said at its start; every verdict says so too.
     cannot_show: Vec<String>,
-    undecodable: u64,
-    unattributed: u64,
+    records: RunRecords,
+    /// How many unattributed records were told.
+    unattributed_told: u64,
 }
 
 /// Gives lines their number, times and names.
@@ -75,8 +77,8 @@ impl Tracer {
             scribe,
             jiffies: Jiffies::default(),
             cannot_show: Vec::new(),
-            undecodable: 0,
-            unattributed: 0,
+            records: RunRecords::default(),
+            unattributed_told: 0,
         }
     }
 
@@ -141,20 +143,21 @@ impl Tracer {
         self.targets.get(&target).is_some_and(|target| target.completed(container))
     }
 
-    /// Records that could not be decoded, and records of no known target.
+    /// What became of all records until now.
     #[must_use]
-    pub fn unaccounted(&self) -> (u64, u64) {
-        (self.undecodable, self.unattributed)
+    pub fn records(&self) -> RunRecords {
+        self.records
     }
 
     fn lost_record(&mut self, error: Undecodable, out: &mut Vec<Line>) {
-        self.undecodable += 1;
+        self.records.undecodable += 1;
         let lost = LostEvent { stage: "decode".to_owned(), reason: error.word().to_owned(), count: 1 };
         self.announce(self.scribe.clock.mono, Body::Lost(lost), out);
     }
 
     fn event(&mut self, event: &Event, out: &mut Vec<Line>) {
-        let Self { targets, rules, scribe, jiffies, .. } = self;
+        let Self { targets, rules, scribe, jiffies, records, .. } = self;
+        records.decoded += 1;
         if let EventKind::State(change) = &event.kind {
             jiffies.observe(event.time, change.socket.jiffies);
         }
@@ -165,9 +168,10 @@ impl Tracer {
         }
         let Some(target) = targets.get_mut(&event.target) else {
             // A record that was under way when its target's verdict was given.
-            self.unattributed += 1;
+            records.unattributed += 1;
             return;
         };
+        records.attributed += 1;
         target.count_record();
         with(target, scribe, out, |target, emit| match &event.kind {
             EventKind::State(change) => target.state(time, change, jiffies, emit),
@@ -185,6 +189,7 @@ impl Tracer {
     /// segment that met no socket of the machine's own namespace, known by who listened there last.
     fn node_event(&mut self, event: &Event, out: &mut Vec<Line>) {
         let Self { targets, rules, scribe, .. } = self;
+        self.records.attributed += 1;
         match &event.kind {
             EventKind::State(change) => {
                 let tuple = change.tuple.mirrored();
@@ -205,7 +210,10 @@ impl Tracer {
                     });
                 }
             }
-            _ => self.unattributed += 1,
+            _ => {
+                self.records.attributed -= 1;
+                self.records.unattributed += 1;
+            }
         }
     }
 
@@ -230,6 +238,9 @@ impl Tracer {
                 self.with(target, out, |target, _, emit| {
                     target.existing(time, &listening, &connections, udp_sockets, emit);
                 });
+            }
+            InventoryUpdate::Unlisted { target } => {
+                self.with(target, out, |target, _, _| target.unlisted());
             }
             InventoryUpdate::Endpoint { target, time, endpoint, initial } => {
                 self.with(target, out, |target, _, emit| target.endpoint(time, endpoint, initial, emit));
@@ -256,10 +267,15 @@ impl Tracer {
         self.with(id, out, |target, rules, emit| target.finish(time, interface_gone, rules, emit));
         let Some(target) = self.targets.remove(&id) else { return };
         let body = if end == End::NotTerminated {
-            Body::TargetEnded(TargetEnded { reason: "nothing was terminated while it was traced".to_owned() })
+            let reason = if target.is_gone() {
+                "it ended by itself, as it is meant to"
+            } else {
+                "it still runs: nothing was terminated while it was traced"
+            };
+            Body::TargetEnded(TargetEnded { reason: reason.to_owned() })
         } else {
             let cannot_show = self.cannot_show.clone();
-            let verdict = target.verdict(&self.rules, end, self.scribe.seq);
+            let verdict = target.verdict(&self.rules, end, self.records, self.scribe.seq);
             Body::Verdict(Box::new(Verdict { cannot_show, ..verdict }))
         };
         out.push(self.scribe.line(time, Some(target.subject.clone()), body));
@@ -269,6 +285,16 @@ impl Tracer {
         let Self { targets, rules, scribe, .. } = self;
         for target in targets.values_mut() {
             with(target, scribe, out, |target, emit| target.tick(clock.mono, rules, emit));
+        }
+        self.tell_unattributed(clock.mono, out);
+    }
+
+    fn tell_unattributed(&mut self, mono: Mono, out: &mut Vec<Line>) {
+        let count = self.records.unattributed - self.unattributed_told;
+        self.unattributed_told += count;
+        if count > 0 {
+            let reason = "the verdict of its target was given already".to_owned();
+            self.announce(mono, Body::Lost(LostEvent { stage: "attribute".to_owned(), reason, count }), out);
         }
     }
 

@@ -1,20 +1,23 @@
 //! The verdict: whether a target's traffic had stopped before it exited, and what was lost if not.
 
+mod gap;
+
 use std::{net::IpAddr, sync::Arc};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use self::gap::Gap;
 use crate::{
     books::Book,
     event::Mono,
     findings::Finding,
-    ledger::{Census, Ledger},
+    ledger::{Census, Ledger, Traffic},
     lifecycle::Source,
     losses::LossKey,
     output::{Endpoint, HookRunEvent, SignalName, Status},
     peers::Peer,
-    words::{Cause, Confidence, Ending, Phase, Result},
+    words::{Cause, Confidence, Ending, Hop, Phase, Result},
 };
 
 /// Tuples of each kind of loss that a verdict carries.
@@ -70,12 +73,20 @@ pub struct LossCount {
     pub cause: Option<Cause>,
     /// Which container.
     pub container: Arc<str>,
+    /// How far the connections went: loopback ones are another container's of the pod, not a client's.
+    #[serde(default = "external")]
+    pub hop: Hop,
     /// How sure it is.
     pub confidence: Confidence,
     /// How many.
     pub count: u64,
     /// Some of the peers that lost.
     pub peers: Vec<Endpoint>,
+}
+
+/// Lines that were written before there was the field.
+fn external() -> Hop {
+    Hop::External
 }
 
 /// Connections in numbers.
@@ -132,9 +143,45 @@ pub struct TrafficSummary {
     /// CLOCK_MONOTONIC of the last data from a peer in nanoseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_data_mono_ns: Option<Mono>,
+    /// CLOCK_MONOTONIC of the last data to a peer in nanoseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_sent_mono_ns: Option<Mono>,
     /// From the last arrival to the exit, in nanoseconds; negative if traffic arrived after it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub quiet_ns: Option<i64>,
+    /// Traffic within the pod, as between a sidecar and the application; absent if there was none. It
+    /// counts in none of the numbers above.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub loopback: Option<LoopbackTraffic>,
+}
+
+/// Traffic within the pod.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct LoopbackTraffic {
+    /// Connections, those that were found and those that were refused too.
+    pub connections: u64,
+    /// CLOCK_MONOTONIC of the last new connection in nanoseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_connection_mono_ns: Option<Mono>,
+    /// CLOCK_MONOTONIC of the last data to a server in nanoseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_data_mono_ns: Option<Mono>,
+    /// CLOCK_MONOTONIC of the last data from a server in nanoseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_sent_mono_ns: Option<Mono>,
+}
+
+impl LoopbackTraffic {
+    /// What a ledger knows of it.
+    #[must_use]
+    pub fn of(traffic: Traffic) -> Option<Self> {
+        (traffic.connections > 0).then_some(Self {
+            connections: traffic.connections,
+            last_connection_mono_ns: traffic.last_connection,
+            last_data_mono_ns: traffic.last_data,
+            last_sent_mono_ns: traffic.last_sent,
+        })
+    }
 }
 
 /// One container's way out.
@@ -179,53 +226,6 @@ pub struct Evidence {
     pub first_seq: u64,
     /// `seq` of the last one before the verdict.
     pub last_seq: u64,
-}
-
-/// What spoils a proof.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Gap {
-    /// A book does not balance.
-    Unbalanced {
-        /// Which.
-        book: String,
-        /// What the kernel counted.
-        kernel: u64,
-        /// What the events add up to.
-        events: u64,
-    },
-    /// Records were lost on their way from the kernel.
-    RecordsLost(u64),
-    /// Events that the kernel did not show, because a program was running already on that CPU.
-    Missed(u64),
-    /// Tracing began after termination did.
-    Late,
-    /// The kernel's totals could not be read.
-    NoTotals,
-    /// The network namespace is shared, so that there are no totals of its own.
-    SharedNetwork,
-    /// The container's exit was not seen.
-    NoExit,
-    /// Its connections are not the host kernel's, but of a kernel of its own, by this name.
-    ForeignNetwork(String),
-}
-
-impl std::fmt::Display for Gap {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Unbalanced { book, kernel, events } => {
-                write!(f, "the book {book} does not balance: the kernel counted {kernel}, the events add up to {events}")
-            }
-            Self::RecordsLost(count) => write!(f, "{count} records were lost on their way from the kernel"),
-            Self::Missed(count) => write!(f, "the kernel skipped a program {count} times"),
-            Self::Late => f.write_str("tracing began after the termination did"),
-            Self::NoTotals => f.write_str("the kernel's own totals of the network namespace could not be read"),
-            Self::SharedNetwork => f.write_str("the network namespace is shared with others, so that it has no totals of its own (host network)"),
-            Self::NoExit => f.write_str("the exit was not seen"),
-            Self::ForeignNetwork(name) => {
-                write!(f, "its network is not the host kernel's, but that of {name}, which cannot be seen from outside")
-            }
-        }
-    }
 }
 
 /// Decides.
@@ -289,6 +289,7 @@ pub fn list_losses(ledger: &Ledger, name: impl Fn(u32) -> Arc<str>) -> Vec<LossC
             phase: key.moment.phase,
             cause: key.moment.cause,
             container: name(key.moment.container),
+            hop: key.hop,
             confidence: key.confidence,
             count: *count,
             peers: ledger

@@ -11,7 +11,7 @@ use tracer_common::{
 };
 use tracer_core::{
     Tracer,
-    input::{Clock, End, Input, InventoryUpdate, NewContainer, NewTarget},
+    input::{Clock, End, Input, InventoryUpdate, NewContainer, NewTarget, Timeouts},
     output::{Body, Line, Subject},
     target::Rules,
     tracer::Identity,
@@ -183,6 +183,7 @@ fn tracer() -> (Tracer, Vec<Line>) {
         one_way: Vec::new(),
         shared_network: false,
         late: false,
+        timeouts: Timeouts::default(),
     };
     let container = NewContainer {
         target: TARGET,

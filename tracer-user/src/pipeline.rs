@@ -119,7 +119,7 @@ impl Pipeline {
             records_lost: BTreeMap::new(),
             ticks: 0,
         };
-        pipeline.missed = pipeline.missed_now();
+        pipeline.missed = pipeline.missed_now().unwrap_or(0);
         let mut started = pipeline.agent_started(&facts)?;
         if settings.load.inventory && !Hierarchy::of_containers()?.is_version_2 {
             started.cannot_show.push(
@@ -174,6 +174,12 @@ impl Pipeline {
         self.tracer.is_gone(target)
     }
 
+    /// Whether termination of a target has begun.
+    #[must_use]
+    pub fn is_terminating(&self, target: TargetId) -> bool {
+        self.tracer.is_terminating(target)
+    }
+
     /// Names of a target were learned, deletion was seen, or the like.
     ///
     /// # Errors
@@ -219,31 +225,6 @@ impl Pipeline {
             self.read_books_of_phases()?;
             self.deliver()?;
         }
-    }
-
-    /// Runs until nothing is left of any container of these targets, or `until` is done.
-    ///
-    /// # Errors
-    /// As [`run`](Self::run).
-    pub async fn run_until_gone(
-        &mut self,
-        targets: &[TargetId],
-        updates: &mut mpsc::Receiver<InventoryUpdate>,
-        until: impl Future<Output = ()>,
-    ) -> Result<bool> {
-        let mut until = pin!(until);
-        while !targets.iter().all(|target| self.tracer.is_gone(*target)) {
-            let step = async {
-                tokio::select! {
-                    () = &mut until => true,
-                    () = tokio::time::sleep(TICK) => false,
-                }
-            };
-            if self.run(updates, step).await? {
-                return Ok(false);
-            }
-        }
-        Ok(true)
     }
 
     /// Writes a line that is about the run as a whole.
@@ -308,13 +289,18 @@ impl Pipeline {
         if !self.lines.is_empty() {
             self.output.send(std::mem::take(&mut self.lines))?;
         }
-        let dropped = self.output.take_dropped();
-        self.tell_lost("sink", "slow_reader", dropped);
+        self.tell_dropped();
         Ok(())
     }
 
+    fn tell_dropped(&mut self) {
+        let dropped = self.output.take_dropped();
+        self.tell_lost("sink", "slow_reader", dropped);
+    }
+
+    /// As [`deliver`](Self::deliver), but waits for room: for verdicts.
     fn deliver_surely(&mut self) -> Result<()> {
-        self.deliver()?;
+        self.tell_dropped();
         Ok(self.output.send_surely(std::mem::take(&mut self.lines))?)
     }
 }

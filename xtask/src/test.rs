@@ -19,6 +19,7 @@ const PROGRAMS: &[(&str, &str, &str)] = &[
     ("containerd", "containerd", "the container runtime of the test's node"),
     ("runc", "runc", "starts its containers"),
     ("/usr/lib/cni/ptp", "containernetworking-plugins", "gives its pods their network"),
+    ("faketime", "faketime", "steps the wall clock of a single program"),
     ("prometheus", "prometheus", "scrapes the metrics and fires the alerts"),
     ("promtool", "prometheus", "checks the alert rules and runs their tests"),
     ("chromium", "chromium", "a browser that opens the page of a report"),

@@ -11,6 +11,8 @@ use lastpacket_tests::{netns::Namespace, process};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 use socket2::Socket;
 
+use crate::scene::pause;
+
 /// The first byte of a message that wants an answer.
 const WANTS_ANSWER: u8 = b'?';
 
@@ -75,6 +77,18 @@ pub fn hold_and_part(count: usize) -> Result<()> {
     for connection in &mut held {
         connection.write_all(&[b'N'; 24])?;
     }
+    exit_now(0);
+    Ok(())
+}
+
+/// At SIGTERM it closes all connections at once, and lives on for a while.
+pub fn hold_and_close(count: usize) -> Result<()> {
+    let stop = SigSet::from(Signal::SIGTERM);
+    stop.thread_block()?;
+    let held = take(count)?;
+    stop.wait()?;
+    drop(held);
+    pause(500);
     exit_now(0);
     Ok(())
 }

@@ -40,7 +40,7 @@ pub fn serve(listener: &TcpListener) -> Result<()> {
 }
 
 /// Answers requests without bodies, one after the other. `/slow?ms=N` takes its time.
-fn answer_all(connection: &TcpStream) -> Result<()> {
+pub fn answer_all(connection: &TcpStream) -> Result<()> {
     let mut lines = BufReader::new(connection).lines();
     while let Some(request) = lines.next().transpose()? {
         while lines.next().transpose()?.is_some_and(|header| !header.is_empty()) {}

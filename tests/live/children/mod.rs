@@ -1,6 +1,7 @@
 //! Processes that cases need: this program itself, with a listening socket as its standard input.
 
 pub mod confined;
+mod faulty;
 mod hold;
 mod http;
 mod probe;
@@ -15,6 +16,7 @@ use std::{
     time::Duration,
 };
 
+use self::faulty::Fault;
 pub use self::{hold::Holder, probe::Prober};
 
 use anyhow::{Context, Result, bail};
@@ -48,6 +50,19 @@ pub fn play(role: &str) -> Result<()> {
         ("hold", count) => hold::hold(count.parse()?),
         ("hold-and-part", count) => hold::hold_and_part(count.parse()?),
         ("probe", _) => probe::probe(),
+        ("hold-and-close", count) => hold::hold_and_close(count.parse()?),
+        ("http-exit", port) => faulty::serve(port.parse()?, Fault::Exit),
+        ("http-closes-listener", port) => faulty::serve(port.parse()?, Fault::ClosesListener),
+        ("http-deaf", port) => faulty::serve(port.parse()?, Fault::Deaf),
+        ("http-serves-on", port) => faulty::serve(port.parse()?, Fault::ServesOn),
+        ("proxy", ports) => {
+            let (port, behind) = ports.split_once(':').context("two ports")?;
+            faulty::proxy(port.parse()?, behind.parse()?)
+        }
+        ("eat", words) => {
+            let (port, cgroup) = words.split_once(':').context("a port and a cgroup")?;
+            faulty::eat(port.parse()?, cgroup)
+        }
         ("http", port) => http::serve_alone(port.parse()?),
         ("http-forking", port) => http::serve_by_workers(port.parse()?),
         ("http-worker", _) => http::serve(&listener()?),

@@ -129,6 +129,7 @@ fn totals(totals: &Value) -> Totals {
         resets_sent: number(&totals["OutRsts"]),
         listen_overflows: number(&totals["ListenOverflows"]),
         listen_drops: number(&totals["ListenDrops"]),
+        aborts_failed: number(&totals["TCPAbortFailed"]),
     }
 }
 

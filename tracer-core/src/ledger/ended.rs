@@ -1,6 +1,6 @@
 //! Connections that ended: when they are judged, how long they are remembered, and resets that come after.
 
-use super::{Ledger, Newcomer, ResetMeaning, Told, is_traffic};
+use super::{Ledger, Newcomer, ResetMeaning, Told, is_of_client, is_traffic};
 use crate::{
     connection::{Connection, Moment, after_close, worse},
     event::{Mono, ResetReceived, ResetSent, SegmentClass, SocketKind, Tuple},
@@ -129,9 +129,10 @@ impl Ledger {
         let to_syn = reset.segment.is_some_and(|segment| segment.is_syn());
         // What carries no request is no traffic: a client answers the close of a TLS connection.
         if reset.segment.is_some_and(|segment| segment.class >= SegmentClass::Small)
-            && is_traffic(stranger.role, stranger.origin, stranger.hop)
+            && is_of_client(stranger.role, stranger.origin)
         {
-            self.traffic.last_data = self.traffic.last_data.max(Some(time));
+            let traffic = self.traffic_over(stranger.hop);
+            traffic.last_data = traffic.last_data.max(Some(time));
         }
         if reset.socket_kind == SocketKind::Full {
             self.adopt(reset.socket.key, &reset.tuple);
@@ -202,7 +203,7 @@ impl Ledger {
     }
 
     fn count_for_peer(&mut self, end: &End, change: i64) {
-        if let Some(confidence) = end.judgement.confidence {
+        if let Some(confidence) = end.judgement.confidence.filter(|_| end.hop == Hop::External) {
             self.peers.lost(end.tuple.peer_ip(), confidence, change);
         }
     }
@@ -226,16 +227,22 @@ impl Ledger {
         let confidence = if suspected { Confidence::Possible } else { Confidence::Certain };
         let judgement =
             if nobody { Judgement::harmless(ending) } else { Judgement::loss(ending, confidence) };
-        if origin == Origin::Peer {
-            self.peers.connected(reset.tuple.peer_ip(), time, moment.phase);
+        if is_of_client(stranger.role, origin) {
+            let traffic = self.traffic_over(stranger.hop);
+            traffic.connections += 1;
+            traffic.last_connection = traffic.last_connection.max(Some(time));
+        }
+        if is_traffic(stranger.role, origin, stranger.hop) {
+            self.peers.connected(reset.tuple.peer_ip(), Some((time, moment.phase)));
         }
         self.count(&End { time, tuple: reset.tuple, hop: stranger.hop, moment, judgement });
-        if origin == Origin::Peer && stranger.hop == Hop::External {
-            self.traffic.last_connection = self.traffic.last_connection.max(Some(time));
+        // Nothing follows a refused SYN but another one, which is a loss of its own: in a storm of them
+        // there is nothing to remember.
+        if ending != Ending::Refused {
+            let judged = Ended::Judged { judgement, moment, role: Role::Server, origin, hop: stranger.hop };
+            self.ended.insert(reset.tuple, (time, judged));
+            self.to_forget.push_back((time, reset.tuple));
         }
-        let judged = Ended::Judged { judgement, moment, role: Role::Server, origin, hop: stranger.hop };
-        self.ended.insert(reset.tuple, (time, judged));
-        self.to_forget.push_back((time, reset.tuple));
         ResetMeaning { judgement: Some(judgement), moment, role: Role::Server, origin }
     }
 

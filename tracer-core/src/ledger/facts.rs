@@ -41,13 +41,26 @@ pub struct Census {
     pub from_peers: u64,
 }
 
-/// When traffic arrived last: from peers, not from health checkers, not within the pod.
+/// Traffic of clients that are no health checkers, over one kind of hop.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Traffic {
+    /// Connections that clients opened, also those that were refused, and those found open.
+    pub connections: u64,
     /// The last new connection.
     pub last_connection: Option<Mono>,
-    /// The last data.
+    /// When data was last received.
     pub last_data: Option<Mono>,
+    /// When data was last sent.
+    pub last_sent: Option<Mono>,
+}
+
+/// When data last moved on a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LastData {
+    /// When it was last received, if it was.
+    pub received: Option<Mono>,
+    /// When it was last sent, by the kernel's time stamp.
+    pub sent: Mono,
 }
 
 impl Traffic {

@@ -107,14 +107,15 @@ pub struct HookRunEvent {
     pub process: Process,
     /// CLOCK_MONOTONIC of its start in nanoseconds.
     pub started_mono_ns: Mono,
-    /// CLOCK_MONOTONIC of its end in nanoseconds.
-    pub ended_mono_ns: Mono,
+    /// CLOCK_MONOTONIC of its end in nanoseconds; absent if it was still there when tracing ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ended_mono_ns: Option<Mono>,
     /// How it ended.
     #[serde(flatten)]
     pub status: Status,
 }
 
-/// How a process ended: one of the two.
+/// How a process ended: one of the two; none if it has not.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Status {
     /// Its exit code.

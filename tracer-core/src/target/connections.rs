@@ -11,8 +11,9 @@ use crate::{
     connection::Moment,
     event::{Mono, ResetReceived, ResetSent, StateChange, TcpState, Tuple},
     jiffies::Jiffies,
-    ledger::{Newcomer, SETTLE},
+    ledger::{LastData, Newcomer, SETTLE},
     lifecycle::Lifecycle,
+    losses::LossKey,
     output::{Body, Network as NetworkEvent, ResetEvent},
     words::{Direction, Hop, Judgement, Origin, Phase, Role},
 };
@@ -37,10 +38,13 @@ impl Target {
             hop: hop(&self.addresses, &change.tuple),
             one_way: self.one_way.contains(&change.tuple.local_port),
         };
-        let last_data = last_data(time, change, jiffies);
+        let last = LastData {
+            received: last_data(time, change, jiffies),
+            sent: jiffies.time_of(time, change.socket.jiffies, change.socket.last_send),
+        };
         let mut teller =
             Teller { containers: &self.containers, exhibits: &mut self.exhibits, now: time, emit };
-        self.ledger.change(time, change, moment, last_data, newcomer, &mut |connection, told| {
+        self.ledger.change(time, change, moment, last, newcomer, &mut |connection, told| {
             teller.tell(connection, told);
         });
     }
@@ -102,6 +106,7 @@ impl Target {
         let container = self.container_of(reset.socket.cgroup, reset.tuple.local_port);
         let moment = self.moment(container);
         self.count_told(reset);
+        self.answers_v6 += u64::from(reset.segment.is_some() && reset.tuple.peer_ip().is_ipv6());
         if reset.segment.is_some_and(|segment| segment.is_syn()) {
             self.refused.push_back((time, *reset, moment));
         } else {
@@ -143,8 +148,9 @@ impl Target {
             confidence: meaning.judgement.and_then(|judgement| judgement.confidence),
         };
         let seq = emit(time, Body::Reset(body));
-        if let Some(Judgement { ending, confidence: Some(_) }) = meaning.judgement {
-            self.exhibits.loss(meaning.moment.container, ending, seq);
+        if let Some(Judgement { ending, confidence: Some(confidence) }) = meaning.judgement {
+            self.exhibits
+                .loss(LossKey { ending, moment: meaning.moment, hop: stranger.hop, confidence }, seq);
         }
     }
 
@@ -173,6 +179,7 @@ impl Target {
     /// Judges all that is left, and decides.
     pub fn finish(&mut self, now: Mono, interface_gone: bool, rules: &Rules, emit: &mut Emit<'_>) {
         self.judge_refused(Mono::MAX, rules, emit);
+        self.tell_guests_left(now, emit);
         let mut teller = Teller { containers: &self.containers, exhibits: &mut self.exhibits, now, emit };
         self.ledger.finish(now, interface_gone, &mut |connection, told| teller.tell(connection, told));
     }

@@ -1,6 +1,6 @@
 //! A container of a target, and those who enter it.
 
-use std::sync::Arc;
+use std::{collections::VecDeque, sync::Arc};
 
 use crate::{
     event::{Comm, ExitStatus, Mono, Signal, Task},
@@ -9,6 +9,13 @@ use crate::{
     verdict::{ContainerSummary, PhaseSummary},
     words::Phase,
 };
+
+/// Hook runs that a verdict lists at most.
+const MAX_HOOKS: usize = 64;
+/// Visits remembered until it is known whether they were hooks.
+const MAX_VISITS: usize = 16;
+/// How long before the stop signal a preStop hook ended at most, in nanoseconds.
+const JUST_BEFORE: Mono = 1_000_000_000;
 
 /// A container of a target.
 #[derive(Debug)]
@@ -19,8 +26,10 @@ pub(super) struct Container {
     pub(super) cgroup: Option<u64>,
     pub(super) lifecycle: Lifecycle,
     pub(super) gone: bool,
-    /// Processes that entered it since its termination began, and ended.
+    /// Processes that entered it and were there when its termination began, or came later.
     pub(super) hooks: Vec<HookRunEvent>,
+    /// The last ones that entered and ended while it was running.
+    pub(super) visits: VecDeque<HookRunEvent>,
 }
 
 /// A process that entered a container from outside.
@@ -51,6 +60,27 @@ impl Container {
             (None, Some(cgroup)) => task.cgroup == cgroup,
             (None, None) => false,
         }
+    }
+
+    /// A process that had entered it ended, or is still there at the end of tracing.
+    pub(super) fn visited(&mut self, run: HookRunEvent) {
+        if self.lifecycle.phase() != Phase::Running {
+            if self.hooks.len() < MAX_HOOKS {
+                self.hooks.push(run);
+            }
+            return;
+        }
+        if self.visits.len() == MAX_VISITS {
+            self.visits.pop_front();
+        }
+        self.visits.push_back(run);
+    }
+
+    /// The stop signal follows the end of a preStop hook at once: who left just before was one, even if
+    /// nobody told that the termination had begun.
+    pub(super) fn stopped(&mut self, time: Mono) {
+        let just_before = |run: &HookRunEvent| run.ended_mono_ns >= Some(time.saturating_sub(JUST_BEFORE));
+        self.hooks.extend(self.visits.drain(..).filter(just_before));
     }
 
     pub(super) fn summary(&self) -> ContainerSummary {

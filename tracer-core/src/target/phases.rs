@@ -1,5 +1,7 @@
 //! The way of a target's containers: starts, signals, processes, exits.
 
+use std::collections::VecDeque;
+
 use super::{
     Emit, Target,
     container::{Container, Guest, named, process, status},
@@ -8,7 +10,7 @@ use crate::{
     event::{Exec, Exit, Gone, Mono, Oom, Signal},
     input::NewContainer,
     lifecycle::{Lifecycle, PhaseStart, Source},
-    output::{Body, EndpointEvent, ExitEvent, HookRunEvent, PhaseEvent, SignalEvent, SignalName},
+    output::{Body, EndpointEvent, ExitEvent, HookRunEvent, PhaseEvent, SignalEvent, SignalName, Status},
     words::Phase,
 };
 
@@ -25,6 +27,7 @@ impl Target {
             lifecycle,
             gone: false,
             hooks: Vec::new(),
+            visits: VecDeque::new(),
         });
         let index = (self.containers.len() - 1) as u32;
         self.tell_phase(index, running, emit);
@@ -54,6 +57,11 @@ impl Target {
         let Some(container) = self.containers.get_mut(signal.container as usize) else { return };
         let inside = container.is_inside(signal);
         let start = if inside { None } else { container.lifecycle.signal(time, signal) };
+        if start.is_some_and(|start| start.phase == Phase::StopSignal)
+            && container.lifecycle.entered(Phase::PreStop).is_none()
+        {
+            container.stopped(time);
+        }
         self.tell_phase(signal.container, start, emit);
         let container = &self.containers[signal.container as usize];
         emit(
@@ -97,20 +105,39 @@ impl Target {
 
     fn guest_left(&mut self, time: Mono, exit: &Exit, emit: &mut Emit<'_>) {
         let Some(guest) = self.guests.remove(&exit.task.pid) else { return };
+        self.tell_guest(time, exit.task.pid, guest, Some((time, status(exit.status))), emit);
+    }
+
+    fn tell_guest(
+        &mut self,
+        time: Mono,
+        pid: u32,
+        guest: Guest,
+        ended: Option<(Mono, Status)>,
+        emit: &mut Emit<'_>,
+    ) {
+        let (ended_mono_ns, status) = ended.unzip();
         let run = HookRunEvent {
             container: named(&self.containers, guest.container),
             phase: guest.phase,
-            process: process(exit.task.pid, guest.comm),
+            process: process(pid, guest.comm),
             started_mono_ns: guest.time,
-            ended_mono_ns: time,
-            status: status(exit.status),
+            ended_mono_ns,
+            status: status.unwrap_or(Status { exit_code: None, killed_by: None }),
         };
-        if guest.phase != Phase::Running
-            && let Some(container) = self.containers.get_mut(guest.container as usize)
-        {
-            container.hooks.push(run.clone());
+        if let Some(container) = self.containers.get_mut(guest.container as usize) {
+            container.visited(run.clone());
         }
         emit(time, Body::HookRun(run));
+    }
+
+    /// Processes that entered a container and are still there when tracing ends.
+    pub(super) fn tell_guests_left(&mut self, now: Mono, emit: &mut Emit<'_>) {
+        let mut guests: Vec<_> = self.guests.drain().collect();
+        guests.sort_by_key(|(pid, guest)| (guest.time, *pid));
+        for (pid, guest) in guests {
+            self.tell_guest(now, pid, guest, None, emit);
+        }
     }
 
     /// A process exited.

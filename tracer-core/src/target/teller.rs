@@ -9,6 +9,7 @@ use crate::{
     event::Mono,
     findings::Exhibits,
     ledger::Told,
+    losses::LossKey,
     output::{Body, ConnectionEnd, ConnectionEvent, Network as NetworkEvent},
 };
 
@@ -40,8 +41,9 @@ impl Teller<'_, '_> {
                 let time = connection.close.map_or(self.now, |close| close.time);
                 let event = self.event(connection, moment, Some(end));
                 let seq = (self.emit)(time, Body::ConnectionClosed(event));
-                if judgement.confidence.is_some() {
-                    self.exhibits.loss(moment.container, judgement.ending, seq);
+                if let Some(confidence) = judgement.confidence {
+                    let key = LossKey { ending: judgement.ending, moment, hop: connection.hop, confidence };
+                    self.exhibits.loss(key, seq);
                 }
             }
         }

@@ -6,7 +6,7 @@ use bytes::{Bytes, BytesMut};
 use tracer_common::{Header, Kind, Pod, Socket, StateRecord, Task, Tuple};
 use tracer_core::{
     Tracer,
-    input::{Clock, Input, InventoryUpdate, NewContainer, NewTarget},
+    input::{Clock, Input, InventoryUpdate, NewContainer, NewTarget, Timeouts},
     target::Rules,
     tracer::Identity,
 };
@@ -36,6 +36,7 @@ pub(crate) fn tracer() -> Tracer {
         one_way: Vec::new(),
         shared_network: false,
         late: false,
+        timeouts: Timeouts::default(),
     };
     let container = NewContainer {
         target: TARGET,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use anyhow::Result;
 use tracer_core::{
     event::TargetId,
-    input::{End, InventoryUpdate, NewContainer, NewTarget},
+    input::{End, InventoryUpdate, NewContainer, NewTarget, Timeouts},
     output::Subject,
 };
 
@@ -75,12 +75,13 @@ impl Tracing for OnNode<'_> {
                 one_way: self.settings.one_way.clone(),
                 shared_network,
                 late: false,
+                timeouts: Timeouts::default(),
             },
             armed: false,
             containers,
             keys,
-            totals: (!shared_network).then_some(inside.totals),
-            sockets: Some(inside.sockets),
+            totals: inside.totals.filter(|_| !shared_network),
+            sockets: inside.sockets,
         })
     }
 

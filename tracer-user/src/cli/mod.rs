@@ -38,7 +38,7 @@ enum Command {
     /// Rehearse a pod's termination on this machine, without Kubernetes
     Rehearse(Box<rehearse::Arguments>),
     /// Trace processes, network namespaces or cgroups until they end
-    Trace(trace::Arguments),
+    Trace(Box<trace::Arguments>),
     /// Follow all pods of this node: JSON events on stdout, metrics and health by HTTP
     Agent(Box<agent::Arguments>),
     /// Make a report of recorded events: a timeline, Markdown, JUnit XML, a page for a browser

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 use nix::unistd::geteuid;
 use tokio::runtime::Runtime;
 use tracer_core::{
-    input::Network,
+    input::{Network, Timeouts},
     output::{Body, Line},
 };
 
@@ -164,6 +164,12 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
     };
     let number: f64 = number.parse().map_err(|_| error())?;
     Duration::try_from_secs_f64(number * scale).map_err(|_| error())
+}
+
+/// What was told of the times that a termination must fit into.
+pub(super) fn timeouts(grace: Option<Duration>, load_balancer: Option<Duration>) -> Timeouts {
+    let ns = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+    Timeouts { grace: grace.map(ns), load_balancer: load_balancer.map(ns) }
 }
 
 fn ring_buffer(text: &str) -> Result<u32, String> {

@@ -18,7 +18,7 @@ pub(super) use self::arguments::Arguments;
 use self::repeated::Repeated;
 use super::{
     Outcome,
-    options::{Format, TraceOptions, interrupted, runtime, tally},
+    options::{Format, interrupted, runtime, tally},
     progress::Progress,
 };
 use crate::{
@@ -91,7 +91,7 @@ async fn rehearse(
     progress.tell(format!("{name}: starting the server"));
     let certificate = if arguments.tls { Some(Certificate::create()?) } else { None };
     let namespaces = Namespaces::create("rehearsal").await?;
-    let target = add_target(pipeline, &namespaces, &arguments.options, name).await?;
+    let target = add_target(pipeline, &namespaces, arguments, name).await?;
     let log = arguments.log.as_deref().map(|path| {
         let file = File::options().create(true).append(true).open(path);
         file.with_context(|| format!("cannot write to {}; see --log", path.display()))
@@ -115,9 +115,10 @@ async fn rehearse(
 async fn add_target(
     pipeline: &mut Pipeline,
     namespaces: &Namespaces,
-    options: &TraceOptions,
+    arguments: &Arguments,
     name: String,
 ) -> Result<TargetId> {
+    let options = &arguments.options;
     let inside = namespaces.run_inside(Inside::of_this_thread).await??;
     let keys = pipeline.scope_keys(inside.identity, None)?;
     let subject = Subject { target: Target { name, netns: inside.identity.inode }, k8s: None };
@@ -135,12 +136,13 @@ async fn add_target(
             one_way: options.one_way.clone(),
             shared_network: false,
             late: false,
+            timeouts: arguments.timeouts(),
         },
         armed: true,
         containers: Vec::new(),
         keys,
-        totals: Some(inside.totals),
-        sockets: Some(inside.sockets),
+        totals: inside.totals,
+        sockets: inside.sockets,
     })
 }
 

@@ -3,7 +3,12 @@
 mod find;
 mod pods;
 
-use std::{collections::BTreeSet, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use anyhow::Result;
 use tokio::sync::mpsc;
@@ -15,7 +20,7 @@ use tracer_core::{
 
 use super::{
     Outcome,
-    options::{TraceOptions, duration, interrupted, runtime, tally},
+    options::{TraceOptions, duration, interrupted, runtime, tally, timeouts},
 };
 use crate::{
     clock,
@@ -54,12 +59,21 @@ pub(super) struct Arguments {
     /// How long to go on after the last process has exited
     #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = duration)]
     linger: Duration,
+    /// The target's terminationGracePeriodSeconds, to say whether it is in order
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    grace: Option<Duration>,
+    /// How long the load balancer lets connections drain: preStop must be shorter than the grace period,
+    /// and that shorter than this
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    lb_timeout: Option<Duration>,
     #[command(flatten)]
     options: TraceOptions,
 }
 
 /// How often a cgroup is looked at.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
+/// How often it is looked whether a target has ended.
+const ENDS: Duration = Duration::from_millis(20);
 
 /// A target as the user named it.
 struct Found {
@@ -92,7 +106,7 @@ async fn trace(arguments: &Arguments, found: Vec<Found>) -> Result<Outcome> {
     let mut targets = Vec::new();
     let (tell, mut updates) = mpsc::channel(16);
     for target in found {
-        let id = add(&mut pipeline, &target, &arguments.options)?;
+        let id = add(&mut pipeline, &target, arguments)?;
         targets.push(id);
         for (member, container) in target.containers.into_iter().zip(0..) {
             if let Some(cgroup) = member.cgroup {
@@ -100,17 +114,56 @@ async fn trace(arguments: &Arguments, found: Vec<Found>) -> Result<Outcome> {
             }
         }
     }
-    let ended = pipeline.run_until_gone(&targets, &mut updates, interrupt).await?;
-    if ended {
-        pipeline.run(&mut updates, tokio::time::sleep(arguments.linger)).await?;
-    }
-    for target in targets {
-        let end = if pipeline.is_gone(target) { End::Terminated } else { End::NotTerminated };
-        let interface_gone = !pipeline.has_interface(target);
-        pipeline.finish(target, interface_gone, end)?;
+    let left = follow(&mut pipeline, targets, &mut updates, arguments.linger, interrupt).await?;
+    for target in left {
+        let end = match (pipeline.is_gone(target), pipeline.is_terminating(target)) {
+            (true, _) => End::Terminated,
+            (false, true) => End::Interrupted,
+            (false, false) => End::NotTerminated,
+        };
+        finish(&mut pipeline, target, end)?;
     }
     pipeline.close()?;
     Ok(verdicts.borrow().outcome(arguments.options.strict))
+}
+
+/// Gives each target's verdict a while after its end, and with it lets go of its network namespace.
+/// Returns those that had none yet when it was interrupted.
+async fn follow(
+    pipeline: &mut Pipeline,
+    mut targets: Vec<TargetId>,
+    updates: &mut mpsc::Receiver<InventoryUpdate>,
+    linger: Duration,
+    interrupt: impl Future<Output = ()>,
+) -> Result<Vec<TargetId>> {
+    let mut interrupt = std::pin::pin!(interrupt);
+    let mut ended = BTreeMap::new();
+    while !targets.is_empty() {
+        let interrupted = async {
+            tokio::select! {
+                () = &mut interrupt => true,
+                () = tokio::time::sleep(ENDS) => false,
+            }
+        };
+        if pipeline.run(updates, interrupted).await? {
+            break;
+        }
+        for target in &targets {
+            if pipeline.is_gone(*target) {
+                ended.entry(*target).or_insert_with(Instant::now);
+            }
+        }
+        let over = |target: &TargetId| ended.get(target).is_some_and(|ended| ended.elapsed() >= linger);
+        for target in targets.extract_if(.., |target| over(target)) {
+            finish(pipeline, target, End::Terminated)?;
+        }
+    }
+    Ok(targets)
+}
+
+fn finish(pipeline: &mut Pipeline, target: TargetId, end: End) -> Result<()> {
+    let interface_gone = !pipeline.has_interface(target);
+    pipeline.finish(target, interface_gone, end)
 }
 
 /// The kernel tells of the ends of inits; that others of a cgroup have ended too, its files tell.
@@ -129,7 +182,8 @@ async fn tell_when_empty(
 }
 
 /// Puts a target in scope with its containers.
-fn add(pipeline: &mut Pipeline, found: &Found, options: &TraceOptions) -> Result<TargetId> {
+fn add(pipeline: &mut Pipeline, found: &Found, arguments: &Arguments) -> Result<TargetId> {
+    let options = &arguments.options;
     let inside = Netns::open(&found.netns)?.look()?;
     let shared_network = inside.identity.inode == netns::machine_inode()?;
     let cgroups = found.containers.iter().filter_map(|member| Some(member.cgroup.as_ref()?.id));
@@ -165,11 +219,12 @@ fn add(pipeline: &mut Pipeline, found: &Found, options: &TraceOptions) -> Result
             one_way: options.one_way.clone(),
             shared_network,
             late: found.late,
+            timeouts: timeouts(arguments.grace, arguments.lb_timeout),
         },
         armed: true,
         containers,
         keys,
-        totals: (!shared_network).then_some(inside.totals),
-        sockets: (!shared_network).then_some(inside.sockets),
+        totals: inside.totals.filter(|_| !shared_network),
+        sockets: inside.sockets.filter(|_| !shared_network),
     })
 }

@@ -78,6 +78,7 @@ fn parse(snmp: &str, netstat: &str) -> Result<Totals> {
         resets_sent: get(&tcp, "OutRsts")?,
         listen_overflows: get(&extended, "ListenOverflows")?,
         listen_drops: get(&extended, "ListenDrops")?,
+        aborts_failed: get(&extended, "TCPAbortFailed")?,
     })
 }
 
@@ -111,10 +112,11 @@ mod tests {
     #[test]
     fn counters_are_read_by_name() {
         let snmp = "Ip: Forwarding\nIp: 1\nTcp: MaxConn ActiveOpens PassiveOpens EstabResets CurrEstab OutRsts\nTcp: -1 1 2 3 4 5\n";
-        let netstat = "TcpExt: ListenOverflows ListenDrops\nTcpExt: 6 7\nIpExt: InOctets\nIpExt: 9\n";
+        let netstat =
+            "TcpExt: ListenOverflows ListenDrops TCPAbortFailed\nTcpExt: 6 7 8\nIpExt: InOctets\nIpExt: 9\n";
         let totals = parse(snmp, netstat).unwrap();
         assert_eq!((totals.active_opens, totals.passive_opens, totals.resets_sent), (1, 2, 5));
-        assert_eq!((totals.listen_overflows, totals.listen_drops), (6, 7));
+        assert_eq!((totals.listen_overflows, totals.listen_drops, totals.aborts_failed), (6, 7, 8));
         let error = parse("Tcp: ActiveOpens\nTcp: 1\n", netstat).unwrap_err().to_string();
         assert!(error.contains("no counter PassiveOpens"), "{error}");
     }

@@ -105,10 +105,10 @@ pub struct Inside {
     pub identity: Identity,
     /// Its own addresses.
     pub addresses: Vec<IpAddr>,
-    /// Its counters.
-    pub totals: TotalsReader,
-    /// Its sockets.
-    pub sockets: SocketDiag,
+    /// Its counters; `None` if they cannot be read: then no verdict can be proven.
+    pub totals: Option<TotalsReader>,
+    /// Its sockets; `None` if they cannot be listed: then no verdict can be proven.
+    pub sockets: Option<SocketDiag>,
 }
 
 impl Inside {
@@ -130,10 +130,15 @@ impl Inside {
         Ok(Self {
             identity,
             addresses,
-            totals: TotalsReader::open(Path::new("/proc/thread-self/net"))?,
-            sockets: SocketDiag::of_this_thread()?,
+            totals: or_warn(TotalsReader::open(Path::new("/proc/thread-self/net"))),
+            sockets: or_warn(SocketDiag::of_this_thread()),
         })
     }
+}
+
+/// Without it there is less to prove a verdict by, but enough to see losses.
+fn or_warn<T>(result: Result<T>) -> Option<T> {
+    result.inspect_err(|error| log::warn!("{error:#}: verdicts will be unproven")).ok()
 }
 
 /// The machine's own network namespace.

@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 use super::netns;
 
@@ -36,6 +36,10 @@ impl Process {
     pub fn read(pid: u32) -> Result<Self> {
         let folder = PathBuf::from(format!("/proc/{pid}"));
         if !folder.exists() {
+            ensure!(
+                Path::new("/proc/self").exists(),
+                "/proc cannot be read; mount it with `mount -t proc proc /proc`"
+            );
             bail!("no process with pid {pid}; look with `ps -e`");
         }
         let status = read(&folder, "status")?;

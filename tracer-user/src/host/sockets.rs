@@ -61,15 +61,22 @@ impl SocketDiag {
         Ok(sockets.iter().map(|socket| socket.socket_id.source_port).collect())
     }
 
-    /// TCP connections that exist, but for those in TIME_WAIT.
+    /// TCP connections that exist: those that were made and are not over. What is half open (SYN_RECV)
+    /// is none yet: if it becomes one, a record tells. What the pod has closed and the peer has
+    /// acknowledged (TIME_WAIT, and FIN_WAIT2 without a process) is none any more: its socket's last
+    /// change of state is past.
     ///
     /// # Errors
     /// If the kernel refuses the dump.
     pub fn connections(&self) -> Result<Connections> {
-        let states = StateFlags::all() - StateFlags::LISTEN - StateFlags::TIME_WAIT - StateFlags::CLOSE;
+        let over = StateFlags::TIME_WAIT | StateFlags::CLOSE;
+        let states = StateFlags::all() - StateFlags::LISTEN - StateFlags::SYN_RECV - over;
         let sockets = self.dump_both(IPPROTO_TCP, &states)?;
+        let is_left =
+            |socket: &&InetResponseHeader| socket.state == TcpState::FinWait2 as u8 && socket.inode == 0;
         Ok(sockets
             .iter()
+            .filter(|socket| !is_left(socket))
             .filter_map(|socket| Some((tuple(&socket.socket_id), TcpState::from_number(socket.state)?)))
             .collect())
     }

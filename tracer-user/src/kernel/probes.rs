@@ -4,6 +4,7 @@ use std::{
     collections::HashMap as StdHashMap,
     fs,
     os::fd::{AsFd, AsRawFd},
+    path::Path,
 };
 
 use anyhow::{Context, Result, bail};
@@ -255,9 +256,13 @@ impl Probes {
 
     /// How often the kernel skipped a program because it was running already on the same CPU, by
     /// program (`recursion_misses`, from Linux 5.12 on), and no twin took over: each is an event that
-    /// was not seen.
+    /// was not seen. `None` if /proc cannot be read.
     #[must_use]
-    pub fn missed(&self) -> StdHashMap<&'static str, u64> {
+    pub fn missed(&self) -> Option<StdHashMap<&'static str, u64>> {
+        Path::new("/proc/self/fdinfo").exists().then(|| self.missed_by_program())
+    }
+
+    fn missed_by_program(&self) -> StdHashMap<&'static str, u64> {
         // In the order of the twins' numbers in the programs.
         let mut twins = 0..TWINS;
         let missed = self.attached.iter().filter_map(|hook| {

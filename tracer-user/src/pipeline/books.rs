@@ -19,7 +19,7 @@ const READING_ATTEMPTS: usize = 200;
 impl Pipeline {
     /// Tells events that the kernel did not show, and records that found the ring buffer full.
     pub(super) fn tell_missed(&mut self) {
-        let missed = self.missed_now();
+        let missed = self.missed_now().unwrap_or(self.missed);
         let before = std::mem::replace(&mut self.missed, missed);
         self.tell_lost("kernel", "skipped", missed.saturating_sub(before));
         // Only what is armed sends records, and the node.
@@ -31,7 +31,7 @@ impl Pipeline {
             new += lost - self.records_lost.insert(target, lost).unwrap_or_default().min(lost);
         }
         self.tell_lost("ring_buffer", "full", new);
-        let (_, unattributed) = self.tracer.unaccounted();
+        let unattributed = self.tracer.records().unattributed;
         let before = std::mem::replace(&mut self.unattributed, unattributed);
         self.tell_lost("attribute", "no_target", unattributed.saturating_sub(before));
     }
@@ -57,8 +57,9 @@ impl Pipeline {
         Ok(())
     }
 
-    pub(super) fn missed_now(&self) -> u64 {
-        self.probes.missed().values().sum()
+    /// `None` if that cannot be read.
+    pub(super) fn missed_now(&self) -> Option<u64> {
+        Some(self.probes.missed()?.values().sum())
     }
 
     /// Reads both sides of a target's books at the same instant: the programs' counters must not

@@ -43,9 +43,10 @@ pub struct TargetSpec {
     pub containers: Vec<NewContainer>,
     /// What the kernel programs look for.
     pub keys: Vec<ScopeKey>,
-    /// Its network namespace's own totals; `None` if it shares the namespace.
+    /// Its network namespace's own totals; `None` if it shares the namespace, or they cannot be read.
     pub totals: Option<TotalsReader>,
-    /// Its network namespace's sockets; where it shares the namespace, those in its cgroups count.
+    /// Its network namespace's sockets, of which those in its cgroups count where it shares the namespace;
+    /// `None` if they cannot be listed.
     pub sockets: Option<SocketDiag>,
 }
 
@@ -147,23 +148,30 @@ impl Pipeline {
 
     /// Listeners are told before records come, so that the roles of connections are known.
     fn tell_listening(&mut self, target: TargetId, sockets: Option<&SocketDiag>) {
-        let listening = sockets.map(SocketDiag::listening).transpose().unwrap_or_else(|error| {
-            log::warn!("{error:#}: roles of connections that exist already are not known");
-            None
-        });
-        self.tell_existing(target, listening.unwrap_or_default(), Vec::new(), 0);
+        match sockets.map(SocketDiag::listening).transpose() {
+            Ok(listening) => self.tell_existing(target, listening.unwrap_or_default(), Vec::new(), 0),
+            Err(error) => self.tell_unlisted(target, &error),
+        }
     }
 
     /// Connections are dumped when the target is in scope, and told when the records of what changed
     /// meanwhile were taken: so none is missed, and none is there twice.
     fn tell_connections(&mut self, target: TargetId, sockets: Option<&SocketDiag>) {
-        let Some(sockets) = sockets else { return };
+        let Some(sockets) = sockets else {
+            self.input(Input::Inventory(InventoryUpdate::Unlisted { target }));
+            return;
+        };
         let dump = sockets.connections();
         self.drain();
         match dump.and_then(|connections| Ok((connections, sockets.udp_sockets()?))) {
             Ok((connections, udp)) => self.tell_existing(target, Vec::new(), connections, udp as u64),
-            Err(error) => log::warn!("{error:#}: connections that exist already are found when they change"),
+            Err(error) => self.tell_unlisted(target, &error),
         }
+    }
+
+    fn tell_unlisted(&mut self, target: TargetId, error: &anyhow::Error) {
+        log::warn!("{error:#}: connections that exist already are found when they change");
+        self.input(Input::Inventory(InventoryUpdate::Unlisted { target }));
     }
 
     fn tell_existing(

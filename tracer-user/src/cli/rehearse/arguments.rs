@@ -5,7 +5,9 @@ use std::{collections::BTreeSet, path::PathBuf, time::Duration};
 use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
 
-use super::super::options::{TraceOptions, duration};
+use tracer_core::input::Timeouts;
+
+use super::super::options::{TraceOptions, duration, timeouts};
 use crate::rehearse::{
     certificate::Certificate,
     demo,
@@ -82,6 +84,10 @@ pub(in crate::cli) struct Arguments {
     /// SIGKILL
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration)]
     grace: Duration,
+    /// How long the load balancer lets connections drain: preStop must be shorter than the grace period,
+    /// and that shorter than this
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    lb_timeout: Option<Duration>,
     /// Rehearse so many times: a line for each, then how many ended how; the worst decides the exit code
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub(super) repeat: u32,
@@ -185,6 +191,10 @@ impl Arguments {
             seed: self.seed,
             protocol: self.protocol()?,
         })
+    }
+
+    pub(super) fn timeouts(&self) -> Timeouts {
+        timeouts(Some(self.grace), self.lb_timeout)
     }
 
     /// Number of the signal that is to stop the server.

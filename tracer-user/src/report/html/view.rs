@@ -145,7 +145,10 @@ fn events(pod: &Pod) -> Vec<[String; 2]> {
     let zero = pod.began.unwrap_or(pod.span.0);
     let endpoints = pod.endpoints.iter().map(|change| (change.time, change.text.clone()));
     let hooks = pod.hooks.iter().map(|hook| {
-        let took = names::seconds(hook.ended_mono_ns.cast_signed() - hook.started_mono_ns.cast_signed());
+        let took = names::seconds(
+            hook.ended_mono_ns.unwrap_or(hook.started_mono_ns).cast_signed()
+                - hook.started_mono_ns.cast_signed(),
+        );
         let (command, status) = (&hook.process.command, names::status(&hook.status));
         (
             hook.started_mono_ns,

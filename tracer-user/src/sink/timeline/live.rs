@@ -61,11 +61,13 @@ pub(super) fn init_exit(look: Look, event: &ExitEvent) -> String {
 
 /// The end of a process that had entered the container, such as a preStop hook.
 pub(super) fn hook_run(look: Look, event: &HookRunEvent) -> String {
-    let took = names::seconds(event.ended_mono_ns.cast_signed() - event.started_mono_ns.cast_signed());
+    let command = names::clean(&event.process.command);
+    let Some(ended) = event.ended_mono_ns else { return format!("{command} from outside was still there") };
+    let took = names::seconds(ended.cast_signed() - event.started_mono_ns.cast_signed());
     let fine = event.status == Status { exit_code: Some(0), killed_by: None };
     let status = names::status(&event.status);
     let status = if fine { status } else { look.paint(DOUBT, &status) };
-    format!("{} from outside ended after {took:.3} s: {status}", names::clean(&event.process.command))
+    format!("{command} from outside ended after {took:.3} s: {status}")
 }
 
 /// An endpoint of a Service changed.

@@ -5,7 +5,7 @@ use tracer_core::{
     books::Book,
     findings::Finding,
     verdict::{ContainerSummary, LossCount, PhaseSummary, Verdict},
-    words::Result,
+    words::{Hop, Result},
 };
 
 use super::{
@@ -66,9 +66,10 @@ fn ruled(look: Look, style: Style, text: &str) -> String {
 /// Losses by what they are counted by; peers as far as there is room.
 fn losses(look: Look, verdict: &Verdict) -> Vec<String> {
     let row = |loss: &LossCount| {
+        let within = if loss.hop == Hop::Loopback { " (within the pod)" } else { "" };
         let mut cells = vec![
             loss.count.to_string(),
-            loss.ending.word().to_owned(),
+            format!("{}{within}", loss.ending.word()),
             phase_of_loss(loss, &verdict.containers),
             loss.confidence.word().to_owned(),
         ];
@@ -134,6 +135,7 @@ fn traffic(look: Look, history: &History, verdict: &Verdict) -> Vec<String> {
     let arrivals = [
         at("last new connection", traffic.last_connection_mono_ns),
         at("last data", traffic.last_data_mono_ns),
+        at("last answer", traffic.last_sent_mono_ns),
         quiet,
     ];
     let arrivals: Vec<String> = arrivals.into_iter().flatten().collect();
@@ -146,6 +148,15 @@ fn traffic(look: Look, history: &History, verdict: &Verdict) -> Vec<String> {
         numbers.opened, numbers.found, numbers.from_peers, numbers.open
     );
     lines.extend(fact(look, "connections", &counts));
+    if let Some(within) = &traffic.loopback {
+        let steps = [
+            Some(format!("{} connections", within.connections)),
+            at("last new connection", within.last_connection_mono_ns),
+            at("last data", within.last_data_mono_ns),
+        ];
+        let steps: Vec<String> = steps.into_iter().flatten().collect();
+        lines.extend(fact(look, "within pod", &steps.join(", ")));
+    }
     lines
 }
 
