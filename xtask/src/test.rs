@@ -1,5 +1,7 @@
 //! `cargo xtask test`: everything that CI runs.
 
+use std::process::Command;
+
 use anyhow::{Result, bail};
 
 use crate::steps::Steps;
@@ -55,7 +57,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     steps.step("programs", install_programs)?;
     if !args.live_only {
         lint::all(&mut steps)?;
-        steps.step("tests", || cargo_test(&["--workspace"], args))?;
+        steps.step("tests", || cargo_test_workspace(args))?;
     }
     let of_tests = |name| ["--package", "lastpacket-tests", "--test", name];
     if args.live_only {
@@ -73,8 +75,20 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-fn cargo_test(what: &[&str], args: &Args) -> Result<()> {
+/// All tests of all crates. Cargo builds lastpacket for them; building it alone would resolve other
+/// features, and build most of what it depends on anew.
+fn cargo_test_workspace(args: &Args) -> Result<()> {
+    let lastpacket = tracer_build::target_dir(shell::workspace()?).join("debug/lastpacket");
     let mut cargo = shell::cargo()?;
+    cargo.env("LASTPACKET_BIN", lastpacket);
+    run_tests(cargo, &["--workspace"], args)
+}
+
+fn cargo_test(what: &[&str], args: &Args) -> Result<()> {
+    run_tests(shell::cargo()?, what, args)
+}
+
+fn run_tests(mut cargo: Command, what: &[&str], args: &Args) -> Result<()> {
     // A live test that cannot run here fails instead of being skipped.
     cargo.arg("test").args(what).env("LASTPACKET_REQUIRE_LIVE", "1");
     cargo.env("LASTPACKET_SEED", args.seed.to_string());
