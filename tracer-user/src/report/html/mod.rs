@@ -72,7 +72,13 @@ pub fn render(report: &Report) -> String {
         troubles: report.counts.troubles(),
     };
     // Writing to memory does not fail.
-    page.render().unwrap_or_default()
+    without_controls(page.render().unwrap_or_default())
+}
+
+/// HTML has no control characters but white space (WHATWG HTML, 13.1.4): names may.
+fn without_controls(page: String) -> String {
+    let forbidden = |character: char| character.is_control() && !character.is_whitespace();
+    if page.contains(forbidden) { page.replace(forbidden, "\u{fffd}") } else { page }
 }
 
 /// Nothing is loaded, and only the page's own style and script count.
