@@ -128,16 +128,17 @@ impl Shared {
         let mut changes = self.changes.subscribe();
         let ended = self.store.lock().unwrap().log(&pod).ended;
         let mut next = 0;
+        // A runtime stamps a line when it is written, which is never before what was written before it.
+        let mut written = String::new();
         loop {
             let log = self.store.lock().unwrap().log(&pod).clone();
             for line in &log.lines[next..] {
                 next += 1;
-                let time = serde_json::from_str::<Value>(line).ok().map(|line| line["time"].clone());
+                let line_time = serde_json::from_str::<Value>(line).ok();
+                let line_time = line_time.as_ref().and_then(|line| line["time"].as_str()).unwrap_or_default();
+                written = written.max(line_time.to_owned());
                 // Whole seconds, as a kubelet takes them.
-                let is_old = time
-                    .as_ref()
-                    .and_then(Value::as_str)
-                    .is_some_and(|time| time < &since[..since.len().min(19)]);
+                let is_old = written.as_str() < &since[..since.len().min(19)];
                 if !is_old && sender.send_data(format!("{line}\n").into()).await.is_err() {
                     return;
                 }
