@@ -60,7 +60,7 @@ async fn read(
         container: Some(CONTAINER.to_owned()),
         follow: true,
         // By the node's own clock as soon as that is known; `seq` tells what comes twice.
-        since_time: last.and_then(|last| jiff::Timestamp::from_nanosecond(last.0.into()).ok()),
+        since_time: last.and_then(whole_second_of),
         since_seconds: last.is_none().then(|| i64::try_from(since.as_secs()).unwrap_or(i64::MAX).max(1)),
         ..LogParams::default()
     };
@@ -82,6 +82,11 @@ async fn read(
     Ok(())
 }
 
+/// The second that a time lies in: `LogParams` would round half a second up, past lines not yet read.
+fn whole_second_of(time: Timestamp) -> Option<jiff::Timestamp> {
+    jiff::Timestamp::from_second(time.0.div_euclid(1_000_000_000)).ok()
+}
+
 fn input(node: String, text: &str) -> Input {
     if let Ok(line) = serde_json::from_str(text) {
         return Input::Line { node, line };
@@ -89,5 +94,17 @@ fn input(node: String, text: &str) -> Input {
     match serde_json::from_str(text) {
         Ok(place) => Input::Newer { node, place },
         Err(_) => Input::Garbage { node },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_is_asked_for_from_the_second_of_its_last_line() {
+        let last = "1970-01-01T02:11:47.685333463Z".parse::<jiff::Timestamp>().unwrap();
+        let last = Timestamp(i64::try_from(last.as_nanosecond()).unwrap());
+        assert_eq!(whole_second_of(last).unwrap().to_string(), "1970-01-01T02:11:47Z");
     }
 }
