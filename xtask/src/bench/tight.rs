@@ -4,14 +4,13 @@ use std::{
     io::{Read, Write},
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     os::fd::AsRawFd,
-    process::Command,
     time::Instant,
 };
 
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
-use super::pod::Pod;
+use super::{link::enter_verb, pod::Pod};
 use crate::shell;
 
 /// Connections to one address of 127.0.0.0/8: fewer than there are ports, as each rests in TIME_WAIT.
@@ -78,10 +77,8 @@ fn linger_0(stream: &TcpStream) -> Result<()> {
 
 /// Runs the loop in a pod's network namespace: connections a second.
 pub(crate) fn rate(pod: &Pod, count: u32, reset: bool) -> Result<f64> {
-    let program = std::env::current_exe().context("cannot find the own program")?;
-    let mut command = Command::new("nsenter");
-    command.arg(format!("--net=/proc/{}/ns/net", pod.pid())).arg(program);
-    command.args(["tight", "--count", &count.to_string()]).args(reset.then_some("--reset"));
+    let mut command = enter_verb(pod, "tight")?;
+    command.args(["--count", &count.to_string()]).args(reset.then_some("--reset"));
     let said = shell::capture(&mut command)?;
     let result: Value = serde_json::from_str(&said).with_context(|| format!("the loop said {said}"))?;
     result["connections_per_second"].as_f64().context("the loop told no rate")
