@@ -35,7 +35,7 @@ fn rate(criterion: &mut Criterion) {
 }
 
 /// Connections before the counting begins.
-const WARM_UP: u64 = 300_000;
+const WARM_UP: u64 = 1_000_000;
 
 criterion_group!(benches, rate);
 criterion_main!(benches);

@@ -15,7 +15,7 @@ use common::{BATCH, Turn, synthetic};
 /// Of a connection's records, those that open it.
 const OPENING: u64 = 2;
 /// Connections before the counting begins: tables have grown by then to their steady size.
-const WARM_UP: u64 = 300_000;
+const WARM_UP: u64 = 1_000_000;
 
 fn main() -> ExitCode {
     let words: Vec<String> = env::args().skip(1).filter(|word| word != "--bench").collect();
