@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: what lastpacket costs, measured beside what was promised. Each part is a module
 //! that gives its figures.
 
+mod agent;
 mod figure;
 mod floor;
 mod kernel;
@@ -15,13 +16,13 @@ mod traced;
 mod tracers;
 mod work;
 
-use std::fmt;
+use std::{env, fmt, path::PathBuf};
 
 use anyhow::{Result, bail};
 use clap::ValueEnum;
 
 use self::{figure::Figure, machine::Machine};
-use crate::shell;
+use crate::{build, shell};
 
 /// What to measure.
 #[derive(clap::Args)]
@@ -46,6 +47,8 @@ pub(crate) enum Part {
     Traced,
     /// Time in kernel programs, ours and others'
     Kernel,
+    /// The agent on a node of 250 pods: memory, processor time
+    Agent,
 }
 
 impl Part {
@@ -56,6 +59,7 @@ impl Part {
             Self::Report => report::measure(),
             Self::Traced => traced::measure(),
             Self::Kernel => kernel::measure(),
+            Self::Agent => agent::measure(),
         }
     }
 }
@@ -65,6 +69,11 @@ impl fmt::Display for Part {
         let value = self.to_possible_value();
         f.write_str(value.as_ref().map_or("", |value| value.get_name()))
     }
+}
+
+/// What is measured: the release binary, or the one that the tests are told to use, too.
+fn lastpacket() -> Result<PathBuf> {
+    env::var_os("LASTPACKET_BIN").map_or_else(build::release, |path| Ok(path.into()))
 }
 
 /// Measures, prints a table a part, and fails if a goal is missed.
