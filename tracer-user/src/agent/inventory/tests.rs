@@ -124,7 +124,7 @@ fn names_come_with_the_api_and_outlive_its_object() {
         panic!("{commands:?}")
     };
     assert_eq!((subject.target.name.as_str(), subject.target.netns), ("shop/web-1", 7));
-    assert_eq!(containers.as_slice(), [(0, "a".into())]);
+    assert_eq!(containers.as_slice(), [(0, Declared { name: "a".into(), stop_signal: None })]);
     assert_eq!(inventory.forgotten("uid", 5), [Command::PreStop(1, 5)], "a forced deletion");
     assert_eq!(inventory.subject("uid", 7).target.name, "shop/web-1");
 }
