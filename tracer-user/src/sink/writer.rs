@@ -2,7 +2,6 @@
 
 use std::{
     io::{self, ErrorKind, Write},
-    mem::size_of_val,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
