@@ -40,9 +40,8 @@ const RESETS: u64 = 200_000;
 /// How many are made and closed.
 const CONNECTIONS: u64 = 40_000;
 const THREADS: u64 = 2;
-/// What a storm may add to lastpacket's memory at its peak, in KiB. The output's queue alone may take
-/// 8 MiB, mostly of what reading the kernel's types left behind; the ring buffer's pages are counted when
-/// they are first read.
+/// What a storm may add to lastpacket's memory at its peak, in KiB. The output's queue may take 8 MiB, some
+/// of which reading the kernel's types left behind; the ring buffer's pages are there from the start.
 const MEMORY: u64 = 16 << 10;
 const PORT: u16 = 8000;
 
