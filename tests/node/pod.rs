@@ -206,7 +206,8 @@ fn sandbox_config(plan: &PodPlan, uid: &str) -> cri::PodSandboxConfig {
             uid: uid.to_owned(),
             namespace: "shop".to_owned(),
         }),
-        hostname: plan.name.clone(),
+        // The node's own, which is not set.
+        hostname: if plan.host_network { String::new() } else { plan.name.clone() },
         // Else the machine's own is looked for.
         dns: Some(cri::DnsConfig { servers: vec!["10.66.255.1".to_owned()] }),
         linux: Some(cri::LinuxSandbox {
