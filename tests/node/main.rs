@@ -10,7 +10,6 @@ mod cluster;
 mod containerd;
 mod cri;
 mod guardian;
-mod host_network;
 mod images;
 mod machine;
 mod network;

@@ -1,7 +1,6 @@
 //! Stands between containerd and runc: this program, called as the OCI runtime, adapts a container's
 //! bundle and becomes runc. Resource limits are taken out: they need controllers and rights that a machine
-//! for tests may lack, and are not what is tested. Who shares the node's network gets the machine's: that is
-//! the one that an agent knows as such.
+//! for tests may lack, and are not what is tested.
 
 use std::{
     convert::Infallible,
@@ -13,7 +12,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use lastpacket_tests::programs;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 /// The word by which this program knows its role.
 const ROLE: &str = "oci-runtime";
@@ -48,11 +47,6 @@ fn adapt(path: &Path) -> Result<()> {
     let mut config: Value = serde_json::from_str(&text)?;
     if let Some(resources) = config["linux"]["resources"].as_object_mut() {
         resources.retain(|name, _| name == "devices");
-    }
-    if let Some(namespaces) = config["linux"]["namespaces"].as_array_mut()
-        && namespaces.iter().all(|namespace| namespace["type"] != "network")
-    {
-        namespaces.push(json!({"type": "network", "path": "/proc/1/ns/net"}));
     }
     if let Some(process) = config["process"].as_object_mut() {
         process.remove("oomScoreAdj");
