@@ -86,10 +86,8 @@ impl Output {
 
     fn queue_line(&mut self, line: Line) -> Result<(), OutputFailed> {
         self.waiting.fetch_add(bytes_of(&line), Ordering::Relaxed);
-        match self.queue.as_ref().map(|queue| queue.send(line)) {
-            Some(Err(_)) => self.end(),
-            Some(Ok(())) | None => Ok(()),
-        }
+        let is_gone = self.queue.as_ref().is_some_and(|queue| queue.send(line).is_err());
+        if is_gone { self.end() } else { Ok(()) }
     }
 
     /// Lines dropped since the last call.
