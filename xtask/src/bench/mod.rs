@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: what lastpacket costs, measured beside what was promised. Each part is a module
 //! that gives its figures.
 
+mod agent;
 mod figure;
 pub(crate) mod flood;
 mod floor;
@@ -61,6 +62,8 @@ pub(crate) enum Part {
     Scale,
     /// The highest rate without a lost record
     Loss,
+    /// The agent on a node of 250 pods: memory, processor time
+    Agent,
 }
 
 impl Part {
@@ -74,6 +77,7 @@ impl Part {
             Self::Kernel => kernel::measure(),
             Self::Scale => scale::measure(),
             Self::Loss => loss::measure(),
+            Self::Agent => agent::measure(),
         }
     }
 }
