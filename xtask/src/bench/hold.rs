@@ -30,6 +30,7 @@ pub(crate) struct Args {
 
 /// Holds until the input ends.
 pub(crate) fn run(args: &Args) -> Result<()> {
+    lift_open_files();
     let listener = args.listen.map(TcpListener::bind).transpose().context("cannot listen")?;
     let server: Vec<SocketAddr> = args.connect.into_iter().collect();
     println!("ready");
@@ -45,6 +46,18 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         println!("{}", held.len());
     }
     Ok(())
+}
+
+/// Raises the limit to what it may be raised to; if that fails, the connection that is too many tells.
+fn lift_open_files() {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the pointers are to a limit that lives during the calls.
+    unsafe {
+        if libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) == 0 {
+            limit.rlim_cur = limit.rlim_max;
+            libc::setrlimit(libc::RLIMIT_NOFILE, &limit);
+        }
+    }
 }
 
 /// Connections from one pod to another; they are closed when this is dropped.
