@@ -6,7 +6,7 @@ use tracer_core::{
     event::Mono,
     output::Timestamp,
     verdict::{LossCount, Verdict},
-    words::Result,
+    words::{Phase, Result},
 };
 
 use super::model::{Lane, Pod, Report, Tally};
@@ -120,8 +120,8 @@ pub(super) fn quiet(pod: &Pod) -> String {
 /// A container's phases after running with their times since the termination's begin, and how it ended.
 pub(super) fn way_out(pod: &Pod, lane: &Lane) -> String {
     let zero = pod.began.unwrap_or(0);
-    let steps =
-        lane.phases.iter().skip(1).map(|(_, time, name)| format!("{name} {}", names::since(zero, *time)));
+    let steps = lane.phases.iter().filter(|(phase, ..)| *phase != Phase::Running);
+    let steps = steps.map(|(_, time, name)| format!("{name} {}", names::since(zero, *time)));
     let status = lane.status.as_ref().map(|status| names::way_out(status, lane.cause));
     let all: Vec<String> = steps.chain(status).collect();
     if all.is_empty() { "running".to_owned() } else { all.join(", ") }

@@ -39,7 +39,7 @@ fn page(lastpacket: &Path) -> Result<(f64, f64)> {
     let events = synthesize(&path)?;
     let began = Instant::now();
     let mut report = Command::new(lastpacket)
-        .args(["report", "--format", "html"])
+        .args(["report", "--output", "html"])
         .arg(&path)
         .stdout(File::create(folder.join("million.html")).context("cannot write the page")?)
         .stderr(Stdio::null())
