@@ -220,7 +220,7 @@ fn copies_itself() -> Result<()> {
     let copied = program::run(program::lastpacket(["wait-idle", "--copy-to", path])?)?;
     ensure!(copied.status.success(), "{copied:?}");
     let mode = file.metadata()?.permissions().mode();
-    let runs = std::process::Command::new(&file).arg("--version").output();
+    let runs = Command::new(&file).arg("--version").output();
     std::fs::remove_file(&file)?;
     ensure!(mode & 0o111 == 0o111 && runs?.status.success(), "{mode:o}");
     let nowhere = program::run(program::lastpacket(["wait-idle", "--copy-to", "/no/such/folder/file"])?)?;

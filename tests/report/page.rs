@@ -66,7 +66,7 @@ fn peers(report: &Report, pod: &Pod) -> usize {
     peers.extend(pod.marks.iter().map(|mark| mark.peer));
     peers.sort_unstable();
     peers.dedup();
-    let most = (400 / report.pods.len()).clamp(4, 40);
+    let most = (240 / report.pods.len()).clamp(4, 40);
     peers.len().min(most)
 }
 
