@@ -16,8 +16,8 @@ use crate::shell;
 const PROGRAMS: [&str; 10] =
     ["nginx", "haproxy", "curl", "ip", "ss", "tcpdump", "tc", "unshare", "nsenter", "umount"];
 
-/// Folders that live tests read, at the place where the tests were built.
-const DATA: [&str; 1] = ["tests/recordings/kubernetes-1.36/idle-delete"];
+/// What live tests read, at the place where they were built.
+const DATA: &str = "tests/recordings";
 
 /// Busybox's names that the programs above do not take.
 const APPLETS: [&str; 43] = [
@@ -68,9 +68,7 @@ pub(crate) fn make(kernel: &Kernel, payload: &Payload) -> Result<Vec<u8>> {
             image.program(&path, &format!("usr/bin/{program}"))?;
         }
     }
-    for folder in DATA {
-        image.folder(&shell::workspace()?.join(folder))?;
-    }
+    image.folder(&shell::workspace()?.join(DATA))?;
     for (place, (name, content)) in kernel.modules.iter().enumerate() {
         // By number, because the shell's pattern sorts them.
         image.cpio.file(&format!("modules/{place:02}-{name}.ko"), 0o644, content);
@@ -99,11 +97,15 @@ impl Image {
         Ok(())
     }
 
-    /// A folder's files, where they are here.
+    /// All of a folder, where it is here.
     fn folder(&mut self, folder: &Path) -> Result<()> {
         let listed = fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?;
-        for file in listed {
-            let path = file?.path();
+        for entry in listed {
+            let path = entry?.path();
+            if path.is_dir() {
+                self.folder(&path)?;
+                continue;
+            }
             let content = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
             self.cpio.file(&path.to_string_lossy(), 0o644, &content);
         }
