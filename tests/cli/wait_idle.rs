@@ -210,7 +210,7 @@ fn documented_hook() -> Result<()> {
         "a second and the quiet time: {took:?}"
     );
     let answer: Value = serde_json::from_str(&ended.stdout)?;
-    ensure!(answer["ended"] == 1 && answer["ignored"] == 1, "{answer}");
+    ensure!(answer["idle"] == true && answer["ended"] == 1, "{answer}");
     Ok(())
 }
 

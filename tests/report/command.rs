@@ -198,8 +198,10 @@ fn json_again() -> Result<()> {
 fn help() -> Result<()> {
     let help = String::from_utf8(lastpacket(&["help"], b"")?.stdout)?;
     let listed = help.lines().skip_while(|line| *line != "Commands:").skip(1);
-    let listed = listed.take_while(|line| !line.is_empty()).filter_map(|line| line.split_whitespace().next());
-    let names: Vec<&str> = listed.filter(|name| *name != "help").collect();
+    let listed = listed.take_while(|line| !line.is_empty());
+    // What a command does may take more lines, further to the right.
+    let listed = listed.filter_map(|line| line.strip_prefix("  ")?.split(' ').next());
+    let names: Vec<&str> = listed.filter(|name| !["", "help"].contains(name)).collect();
     let expected = [
         "rehearse",
         "trace",

@@ -112,9 +112,12 @@ pub(super) fn span(ns: Option<Mono>) -> String {
     ns.map_or(String::new(), |ns| format!("{:.3} s", ns as f64 / 1e9))
 }
 
-/// How long traffic had been quiet at the exit.
+/// How long traffic had been quiet at the exit; or how long after the exit it still came.
 pub(super) fn quiet(pod: &Pod) -> String {
-    pod.quiet_ns().map_or(String::new(), |ns| format!("{:.3} s", names::seconds(ns)))
+    pod.quiet_ns().map_or(String::new(), |ns| match names::seconds(ns) {
+        late if late < 0.0 => format!("none, until {:+.3} s", -late),
+        quiet => format!("{quiet:.3} s"),
+    })
 }
 
 /// A container's phases after running with their times since the termination's begin, and how it ended.
