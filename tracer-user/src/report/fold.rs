@@ -33,11 +33,14 @@ pub struct Fold {
 type Key = (Arc<str>, u64, String);
 
 /// A pod, and where to find its peers and connections.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Open {
     at: usize,
     peers: HashMap<IpAddr, u32>,
     connections: HashMap<Tuple, usize>,
+    /// Connections that the pod was opening before the kernel had chosen their own port: by the peer's place
+    /// and port, and the time.
+    unbound: HashMap<(u32, u16, Mono), usize>,
 }
 
 /// Both addresses by their place, both ports.
@@ -95,7 +98,7 @@ impl Fold {
             let mut pod = Pod::unheard(subject.target.name.clone(), Arc::clone(&line.node));
             (pod.time, pod.mono_ns) = (line.time, line.mono_ns);
             report.pods.push(pod);
-            Open { at: report.pods.len() - 1, peers: HashMap::new(), connections: HashMap::new() }
+            Open { at: report.pods.len() - 1, ..Open::default() }
         });
         let pod = &mut report.pods[open.at];
         if let Some(k8s) = &subject.k8s {
@@ -168,13 +171,18 @@ impl Open {
 
     fn opened(&mut self, pod: &mut Pod, time: Mono, event: &ConnectionEvent) {
         let tuple = self.tuple(pod, &event.network);
-        self.connections.insert(tuple, pod.connections.len());
         let (peer, _, peer_port, port) = tuple;
+        let (at, from) = (pod.connections.len(), event.opened_mono_ns.unwrap_or(time));
+        if port == 0 {
+            self.unbound.insert((peer, peer_port, from), at);
+        } else {
+            self.connections.insert(tuple, at);
+        }
         pod.connections.push(Connection {
             peer,
             peer_port,
             port,
-            from: event.opened_mono_ns.unwrap_or(time),
+            from,
             to: None,
             end: None,
             whose: whose(event),
@@ -185,12 +193,19 @@ impl Open {
 
     fn closed(&mut self, pod: &mut Pod, time: Mono, event: &ConnectionEvent) {
         let tuple = self.tuple(pod, &event.network);
-        let still_open = |at: &&usize| pod.connections[**at].to.is_none();
-        if self.connections.get(&tuple).filter(still_open).is_none() {
-            self.opened(pod, event.opened_mono_ns.unwrap_or(time), event);
-        }
-        let connection = self.connections.get(&tuple).and_then(|at| pod.connections.get_mut(*at));
-        if let (Some(connection), Some(end)) = (connection, &event.end) {
+        let (peer, _, peer_port, port) = tuple;
+        let from = event.opened_mono_ns.unwrap_or(time);
+        let still_open = |at: &usize| pod.connections[*at].to.is_none();
+        let known = self.connections.get(&tuple).copied().filter(still_open);
+        let known = known.or_else(|| self.unbound.remove(&(peer, peer_port, from)));
+        let at = known.unwrap_or_else(|| {
+            self.opened(pod, from, event);
+            pod.connections.len() - 1
+        });
+        self.connections.insert(tuple, at);
+        let connection = &mut pod.connections[at];
+        connection.port = port;
+        if let Some(end) = &event.end {
             connection.to = Some(time);
             connection.end = Some(Loss { ending: end.ending, confidence: end.confidence });
             connection.bytes = (end.bytes_received, end.bytes_acked);

@@ -257,7 +257,8 @@ impl<'a> Gathered<'a> {
             Bar { x, width: Percent(width), y: HILL - height, height, title }
         };
         let shown = levels.iter().enumerate().filter(|(_, level)| **level > 0);
-        let (class, fill) = (Colour::Harmless.class(), Colour::Harmless.fill());
+        let colour = if self.is_client() { Colour::Harmless } else { Colour::Aside };
+        let (class, fill) = (colour.class(), colour.fill());
         vec![Group { class, fill, bars: shown.map(bar).collect() }]
     }
 
