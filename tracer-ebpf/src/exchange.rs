@@ -157,9 +157,12 @@ pub fn forget(sk: u64) {
     let _ = EXCHANGES.remove(sk);
 }
 
-/// Sockets of all families pass here, so that the cheap test comes first.
+/// Sockets of all families pass here, so that the cheap tests come first.
 #[inline(always)]
 fn is_armed(sk: u64) -> bool {
+    if !scope::is_any_armed() {
+        return false;
+    }
     let family: u16 = field!(sk, skc_family);
     (family == AF_INET || family == AF_INET6)
         && scope::find(sock::net(sk), || sock::cgroup(sk)).is_some_and(|entry| entry.mode == Mode::ARMED)
