@@ -1,13 +1,14 @@
 //! One connection: what is known of it while it lives, and how it ended.
 
 mod close;
+mod response;
 #[cfg(test)]
 mod tests;
 
 pub use self::close::Close;
-use self::close::FAREWELL;
+pub use self::close::FAREWELL;
 use crate::{
-    event::{Answer, Mono, ResetSent, SegmentClass, Socket, StateChange, TcpState, Tuple},
+    event::{Answer, Mono, Protocol, ResetSent, SegmentClass, Socket, StateChange, TcpState, Tuple},
     words::{Cause, ClosedBy, Confidence, Ending, Hop, Judgement, Origin, Phase, Role},
 };
 
@@ -89,10 +90,15 @@ impl Connection {
     /// goes on sending.
     #[must_use]
     pub fn delivered(&self) -> bool {
+        self.undelivered() == 0
+    }
+
+    /// Bytes of payload that were never acknowledged.
+    fn undelivered(&self) -> u32 {
         let fin = self.close.is_some_and(|close| !close.abort);
         // Each takes a sequence number, as the opener's SYN does until the peer answers it.
         let syn = self.role == Role::Client && self.socket.bytes_acked == 0;
-        self.socket.unacked <= u32::from(fin) + u32::from(syn)
+        self.socket.unacked.saturating_sub(u32::from(fin) + u32::from(syn))
     }
 
     /// Where the container was when the pod closed; else when the connection changed last.
@@ -111,7 +117,7 @@ impl Connection {
     #[must_use]
     pub fn judge_at_teardown(&self) -> Judgement {
         self.by_role(match &self.close {
-            Some(close) if !close.abort => self.judge_fin(close),
+            Some(close) if !close.abort => self.judge_half_closed(close),
             _ => Judgement::loss(Ending::OpenAtTeardown, Confidence::Certain),
         })
     }
@@ -134,8 +140,15 @@ impl Connection {
         if close.abort {
             return self.judge_abort(close);
         }
-        let closed = self.judge_fin(close);
+        let closed = self.judge_half_closed(close);
         self.reset_sent.as_ref().map_or(closed, |reset| worse(closed, after_close(reset)))
+    }
+
+    /// By the FIN, and by what came after it where the application read on and the kernel drew no reset.
+    fn judge_half_closed(&self, close: &Close) -> Judgement {
+        let at_fin = self.judge_fin(close);
+        let late = close.late_request(&self.socket).filter(|_| !self.one_way);
+        late.map_or(at_fin, |confidence| worse(at_fin, Judgement::loss(Ending::LateData, confidence)))
     }
 
     fn ending_without_close(&self) -> Ending {
@@ -158,8 +171,11 @@ impl Connection {
                 Ending::ResetBacklog,
                 certain_unless(close.received() == 0 || close.peer_had_closed),
             )
+        } else if close.left_farewell() {
+            Judgement::harmless(Ending::ResetUnread)
         } else if close.unread() > 0 {
-            Judgement::loss(Ending::ResetUnread, certain_unless(close.peer_had_closed))
+            let doubt = close.peer_had_closed || close.may_have_left_farewell();
+            Judgement::loss(Ending::ResetUnread, certain_unless(doubt))
         } else {
             // What was sent may be read before the reset that follows it; what was not died here.
             let idle =
@@ -168,13 +184,29 @@ impl Connection {
         }
     }
 
+    /// Whether a part of the answer died with the socket. What only the protocol needs may: a client that
+    /// has said farewell itself does not wait for it. What was sent before a segment drew the reset may be
+    /// read before that.
+    fn died_with_socket(&self) -> Option<Confidence> {
+        let exchange = self.socket.exchange.as_ref();
+        let lost = self.undelivered().saturating_sub(exchange.map_or(0, |exchange| exchange.farewell));
+        if lost == 0 {
+            return None;
+        }
+        let encrypted = exchange.is_none_or(|exchange| exchange.protocol == Protocol::Tls);
+        let may_be_farewell = encrypted && u64::from(lost) <= FAREWELL;
+        let drawn = self.reset_sent.is_some_and(|reset| reset.segment.is_some());
+        let all_sent = self.socket.unsent <= 1;
+        Some(if may_be_farewell || drawn && all_sent { Confidence::Possible } else { Confidence::Certain })
+    }
+
     fn judge_fin(&self, close: &Close) -> Judgement {
         let unanswered = if self.one_way { 0 } else { close.unanswered() };
         let under_way = close.answer() == Answer::UnderWay;
         if self.reset_received {
             Judgement::harmless(Ending::PeerReset)
-        } else if !self.delivered() {
-            Judgement::loss(Ending::MidResponse, Confidence::Certain)
+        } else if let Some(confidence) = self.died_with_socket() {
+            Judgement::loss(Ending::MidResponse, confidence)
         } else if unanswered > 0 {
             let by_exit = close.by == ClosedBy::Exit && unanswered > FAREWELL && !close.is_doubtful();
             let likely = (by_exit || under_way) && !close.peer_had_closed;
@@ -189,7 +221,9 @@ impl Connection {
             Judgement::loss(Ending::MidResponse, Confidence::Possible)
         } else if close.peer_had_closed {
             Judgement::harmless(Ending::PeerClosed)
-        } else if let Some(confidence) = close.response_under_way().filter(|_| !self.one_way) {
+        } else if let Some(confidence) =
+            close.response_under_way(self.opened.is_none()).filter(|_| !self.one_way)
+        {
             Judgement::loss(Ending::MidResponse, confidence)
         } else {
             Judgement::harmless(Ending::IdleClosed)
