@@ -44,6 +44,9 @@ const CHURNERS: usize = 8;
 const FIRST_PORT: u16 = 2_000;
 const LAST_PORT: u16 = 60_000;
 const OLD_PORTS: u16 = 61_000;
+/// Connections of these clients that tracing sees from their beginning, within so many looks.
+const AFTERWARDS: u16 = 300;
+const PATIENCE: u32 = 200;
 /// A close reaches the server's kernel after the client's own call.
 const UNDER_WAY: u64 = 200_000_000;
 
@@ -70,7 +73,7 @@ fn amid_churn() -> Result<()> {
         let mut old = old?;
         let churners: Vec<_> = (0..CHURNERS).map(|_| scope.spawn(|| churn(&link, &next, &done))).collect();
         pause(300);
-        let traced = trace_amid(&resident, &mut old);
+        let traced = trace_amid(&resident, &mut old, &next);
         done.store(true, Ordering::SeqCst);
         let ledgers: Vec<Result<Ledger>> = churners
             .into_iter()
@@ -89,12 +92,18 @@ fn amid_churn() -> Result<()> {
 
 /// Begins tracing while the churn goes on; some of the old connections end right after. Gives also
 /// when tracing had surely begun.
-fn trace_amid(resident: &Resident, old: &mut Vec<Socket>) -> Result<(Running, u64)> {
+fn trace_amid(resident: &Resident, old: &mut Vec<Socket>, next: &AtomicU16) -> Result<(Running, u64)> {
     let mut lastpacket = begin(resident)?;
     lastpacket.wait_for(OLD.into(), |body| matches!(body, Body::ConnectionOpened(_)))?;
     old.truncate(usize::from(OLD) / 2);
     let armed = clock::mono_ns();
-    pause(500);
+    let enough = next.load(Ordering::SeqCst) + AFTERWARDS;
+    for _ in 0..PATIENCE {
+        pause(50);
+        if next.load(Ordering::SeqCst) > enough {
+            break;
+        }
+    }
     Ok((lastpacket, armed))
 }
 

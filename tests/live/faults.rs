@@ -1,6 +1,6 @@
 //! What goes wrong around lastpacket: the verdict says what is missing, and nothing panics.
 
-use std::{fs, io::Error, os::unix::process::CommandExt, path::PathBuf, process::Command};
+use std::{io::Error, os::unix::process::CommandExt, process::Command};
 
 use anyhow::{Context, Result, ensure};
 use lastpacket_tests::{
@@ -25,6 +25,7 @@ use crate::{
     scene::pause,
     seccomp,
     targets::{QUESTION, Target},
+    wall_clock::WallClock,
 };
 
 pub fn trials() -> Vec<Trial> {
@@ -134,16 +135,16 @@ fn proc_missing() -> Result<()> {
 /// For lastpacket alone the wall clock steps an hour ahead and then back to the day before: the lines'
 /// own times go on as the monotonic clock does, and the verdict is the same.
 fn wall_clock() -> Result<()> {
-    let clock = FakeClock::new()?;
+    let mut clock = WallClock::new()?;
     let mut target = Target::new("hold", 1)?;
     let pid = target.holder.pid().to_string();
     let arguments = ["trace", "--linger", "100ms", "--pid", &pid];
-    let mut lastpacket = run::start_as(&arguments, |command| clock.preload(command))?;
+    let mut lastpacket = run::start_as(&arguments, |command| clock.prepare(command))?;
     lastpacket.wait_for(1, |body| matches!(body, Body::Phase(_)))?;
     target.connect_and_wait(30_000, &QUESTION)?;
-    clock.set("+3600")?;
+    clock.step_to(3600)?;
     pause(600);
-    clock.set("-86400")?;
+    clock.step_to(-86400)?;
     pause(600);
     target.holder.stop()?;
     let run = lastpacket.finish()?;
@@ -155,50 +156,6 @@ fn wall_clock() -> Result<()> {
     let first = run.lines.first().map(offset).context("no line")?;
     ensure!(run.lines.iter().all(|line| offset(line) == first), "the lines' times are not in order");
     Ok(())
-}
-
-/// The wall clock of single programs, by libfaketime: the machine's own stays as it is.
-struct FakeClock {
-    library: String,
-    file: PathBuf,
-}
-
-impl FakeClock {
-    fn new() -> Result<Self> {
-        // The wrapper knows where its library is.
-        let shown =
-            Command::new("faketime").args(["-f", "+0", "env"]).output().context("cannot run faketime")?;
-        let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
-        let library = shown.lines().find_map(|line| line.strip_prefix("LD_PRELOAD="));
-        let library = library.context("faketime preloads nothing")?.to_owned();
-        let file = std::env::temp_dir().join(format!("lastpacket-clock-{}", std::process::id()));
-        let clock = Self { library, file };
-        clock.set("+3600")?;
-        let mut date = Command::new("date");
-        clock.preload(date.arg("+%s"));
-        let told: i64 = String::from_utf8(date.output()?.stdout)?.trim().parse()?;
-        let ahead = told - tracer_user::clock::now().wall / 1_000_000_000;
-        ensure!((3590..3610).contains(&ahead), "the clock of a program is {ahead} s ahead, not an hour");
-        clock.set("+0")?;
-        Ok(clock)
-    }
-
-    fn set(&self, offset: &str) -> Result<()> {
-        let new = self.file.with_extension("new");
-        fs::write(&new, format!("{offset}\n"))?;
-        Ok(fs::rename(new, &self.file)?)
-    }
-
-    fn preload(&self, command: &mut Command) {
-        command.env("LD_PRELOAD", &self.library).env("FAKETIME_TIMESTAMP_FILE", &self.file);
-        command.env("FAKETIME_NO_CACHE", "1").env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
-    }
-}
-
-impl Drop for FakeClock {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.file);
-    }
 }
 
 /// A target that goes on after the stop signal, and a user who does not wait.

@@ -265,7 +265,8 @@ impl MemoryCgroup {
             (v2 || v1).then_some((folder, v2))
         });
         let (root, v2) = root.context("no memory controller is mounted")?;
-        let cgroup = Self(root.join(format!("lastpacket-live-{}", std::process::id())));
+        // Not by a name of lastpacket's: it would remove it as one that a killed run left.
+        let cgroup = Self(root.join(format!("live-tests-{}", std::process::id())));
         fs::create_dir(&cgroup.0)?;
         let limit = if v2 { "memory.max" } else { "memory.limit_in_bytes" };
         fs::write(cgroup.0.join(limit), bytes.to_string())?;

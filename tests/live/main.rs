@@ -18,6 +18,7 @@ mod seccomp;
 mod signals;
 mod storm;
 mod targets;
+mod wall_clock;
 
 use std::process::ExitCode;
 

@@ -2,13 +2,16 @@
 
 mod close;
 mod response;
+mod spare;
 #[cfg(test)]
 mod tests;
 
-pub use self::close::Close;
-pub use self::close::FAREWELL;
+pub use self::{
+    close::{Close, FAREWELL},
+    spare::Spare,
+};
 use crate::{
-    event::{Answer, Mono, Protocol, ResetSent, SegmentClass, Socket, StateChange, TcpState, Tuple},
+    event::{Answer, Mono, Protocol, Segment, SegmentClass, Socket, StateChange, TcpState, Tuple},
     words::{Cause, ClosedBy, Confidence, Ending, Hop, Judgement, Origin, Phase, Role},
 };
 
@@ -43,23 +46,23 @@ pub struct Connection {
     /// Its state.
     pub state: TcpState,
     /// The pod's close, if it closed.
-    pub close: Option<Close>,
+    pub close: Option<Box<Close>>,
     /// What the socket knew last.
     pub socket: Socket,
     /// The peer sent a reset.
     pub reset_received: bool,
-    /// A reset was sent, by our own act or drawn by a segment.
-    pub reset_sent: Option<ResetSent>,
+    /// A reset was sent, drawn by this segment or by our own act.
+    pub reset_sent: Option<Option<Segment>>,
     /// The kernel made a second socket of the same handshake, and took it back (`inet_ehash_nolisten`).
     pub given_up_in_handshake: bool,
 }
 
 impl Connection {
     /// Takes a state change.
-    pub fn change(&mut self, time: Mono, change: &StateChange, moment: Moment) {
+    pub fn change(&mut self, time: Mono, change: &StateChange, moment: Moment, spare: &mut Spare) {
         if self.close.is_none() && !self.reset_received {
             let at_peer_fin = (self.state == TcpState::CloseWait).then_some(&self.socket);
-            self.close = Close::of(time, change, moment, at_peer_fin);
+            self.close = Close::of(time, change, moment, at_peer_fin).map(|close| spare.keep(close));
         }
         self.given_up_in_handshake = (change.old, change.new) == (TcpState::SynRecv, TcpState::Close)
             && change.socket.bytes_received == 0;
@@ -82,7 +85,7 @@ impl Connection {
     /// Whether the pod ever sent payload; its own FIN counts 1 in the kernel's numbers.
     #[must_use]
     pub fn sent_payload(&self) -> bool {
-        let fin = self.close.is_some_and(|close| !close.abort);
+        let fin = self.close.as_ref().is_some_and(|close| !close.abort);
         self.socket.bytes_acked + u64::from(self.socket.unacked) > u64::from(fin)
     }
 
@@ -95,7 +98,7 @@ impl Connection {
 
     /// Bytes of payload that were never acknowledged.
     fn undelivered(&self) -> u32 {
-        let fin = self.close.is_some_and(|close| !close.abort);
+        let fin = self.close.as_ref().is_some_and(|close| !close.abort);
         // Each takes a sequence number, as the opener's SYN does until the peer answers it.
         let syn = self.role == Role::Client && self.socket.bytes_acked == 0;
         self.socket.unacked.saturating_sub(u32::from(fin) + u32::from(syn))
@@ -104,7 +107,7 @@ impl Connection {
     /// Where the container was when the pod closed; else when the connection changed last.
     #[must_use]
     pub fn moment_of_end(&self) -> Moment {
-        self.close.map_or(self.moment, |close| close.moment)
+        self.close.as_ref().map_or(self.moment, |close| close.moment)
     }
 
     /// How it ended: once it is at CLOSE and it is known whether a reset followed.
@@ -141,7 +144,7 @@ impl Connection {
             return self.judge_abort(close);
         }
         let closed = self.judge_half_closed(close);
-        self.reset_sent.as_ref().map_or(closed, |reset| worse(closed, after_close(reset)))
+        self.reset_sent.map_or(closed, |segment| worse(closed, after_close(segment)))
     }
 
     /// By the FIN, and by what came after it where the application read on and the kernel drew no reset.
@@ -195,7 +198,7 @@ impl Connection {
         }
         let encrypted = exchange.is_none_or(|exchange| exchange.protocol == Protocol::Tls);
         let may_be_farewell = encrypted && u64::from(lost) <= FAREWELL;
-        let drawn = self.reset_sent.is_some_and(|reset| reset.segment.is_some());
+        let drawn = matches!(self.reset_sent, Some(Some(_)));
         let all_sent = self.socket.unsent <= 1;
         Some(if may_be_farewell || drawn && all_sent { Confidence::Possible } else { Confidence::Certain })
     }
@@ -233,8 +236,8 @@ impl Connection {
 
 /// What a reset after the pod's close means: by what drew it.
 #[must_use]
-pub fn after_close(reset: &ResetSent) -> Judgement {
-    match reset.segment.map(|segment| segment.class) {
+pub fn after_close(drawn_by: Option<Segment>) -> Judgement {
+    match drawn_by.map(|segment| segment.class) {
         Some(SegmentClass::Data) => Judgement::loss(Ending::LateData, Confidence::Certain),
         Some(SegmentClass::Small) => Judgement::loss(Ending::LateData, Confidence::Possible),
         _ => Judgement::harmless(Ending::LateClose),

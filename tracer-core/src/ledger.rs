@@ -3,31 +3,37 @@
 
 mod ended;
 mod facts;
+mod places;
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashSet, VecDeque};
 
-use self::ended::Ended;
+use self::{
+    ended::Ended,
+    places::{Place, Places},
+};
 pub use self::{
     ended::SETTLE,
     facts::{Census, LastData, Newcomer, ResetMeaning, Told, Traffic},
 };
 use crate::{
-    connection::{Connection, Moment},
+    connection::{Connection, Moment, Spare},
     event::{Mono, Socket, StateChange, TcpState, Tuple},
     losses::Losses,
     peers::Peers,
+    tables::Table,
     words::{Ending, Hop, Origin, Role},
 };
 
 /// See the module.
 #[derive(Debug, Default)]
 pub struct Ledger {
-    live: HashMap<u64, Connection>,
+    places: Places,
+    spare: Spare,
     /// Accepted connections whose addresses are not known yet, and when they were opened.
-    unaddressed: HashMap<u64, Mono>,
+    unaddressed: Table<u64, Mono>,
     /// Connections that existed when tracing began, until a record tells the address of their socket.
-    found: HashMap<Tuple, Connection>,
-    ended: HashMap<Tuple, (Mono, Ended)>,
+    found: Table<Tuple, Place>,
+    ended: Table<Tuple, (Mono, Ended)>,
     /// Ends in order of time, to judge and then to forget.
     to_settle: VecDeque<(Mono, Tuple)>,
     to_forget: VecDeque<(Mono, Tuple)>,
@@ -39,7 +45,7 @@ pub struct Ledger {
     within: Traffic,
     peers: Peers,
     /// Connections of the kubelet's probes, as the pod sees them, and when they were made.
-    probes: HashMap<Tuple, Mono>,
+    probes: Table<Tuple, Mono>,
     probes_to_forget: VecDeque<(Mono, Tuple)>,
 }
 
@@ -53,7 +59,7 @@ impl Ledger {
         change: &StateChange,
         moment: Moment,
         last: LastData,
-        newcomer: impl FnOnce(&StateChange) -> Newcomer,
+        newcomer: impl FnOnce(&Self, &StateChange) -> Newcomer,
         tell: &mut impl FnMut(&Connection, Told),
     ) {
         let key = change.socket.key;
@@ -63,7 +69,7 @@ impl Ledger {
         );
         if opens {
             // The address of a socket is used again: its last owner ended unseen.
-            if let Some(orphan) = self.live.remove(&key) {
+            if let Some(orphan) = self.places.end(key) {
                 self.end(time, orphan, tell);
             }
         }
@@ -76,18 +82,21 @@ impl Ledger {
         }
         let began = self.unaddressed.remove(&key).or(opens.then_some(time));
         if began.is_none() {
-            self.adopt(key, &change.tuple);
+            self.adopt(time, key, &change.tuple, tell);
         } else if let Some(found) = self.found.remove(&change.tuple) {
             // A client's port is used again: the connection that was found ended unseen.
             self.end(time, found, tell);
         }
-        let known = self.live.contains_key(&key);
-        let connection = self
-            .live
-            .entry(key)
-            .or_insert_with(|| new_connection(change.tuple, change.old, began, moment, newcomer(change)));
-        connection.change(time, change, moment);
-        if !known {
+        let known = self.places.live(key);
+        let place = known.unwrap_or_else(|| {
+            let newcomer = newcomer(self, change);
+            let place = self.places.add(new_connection(change.tuple, change.old, began, moment, newcomer));
+            self.places.enliven(place, key);
+            place
+        });
+        let connection = &mut self.places[place];
+        connection.change(time, change, moment, &mut self.spare);
+        if known.is_none() {
             let count = if began.is_some() { &mut self.census.opened } else { &mut self.census.found };
             *count += 1;
             let (peer, hop) = (connection.tuple.peer_ip(), connection.hop);
@@ -114,16 +123,16 @@ impl Ledger {
             }
         }
         if change.new == TcpState::Close
-            && let Some(connection) = self.live.remove(&key)
+            && let Some(place) = self.places.end(key)
         {
-            self.end(time, connection, tell);
+            self.end(time, place, tell);
         }
     }
 
     /// Tuples of connections that records have told of already.
     #[must_use]
     pub fn known_tuples(&self) -> HashSet<Tuple> {
-        self.live.values().map(|connection| connection.tuple).chain(self.ended.keys().copied()).collect()
+        self.places.all_live().map(|connection| connection.tuple).chain(self.ended.keys().copied()).collect()
     }
 
     /// A connection that existed when tracing began.
@@ -148,13 +157,17 @@ impl Ledger {
         }
         tell(&connection, Told::Opened);
         self.census.found += 1;
-        self.found.insert(tuple, connection);
+        self.found.insert(tuple, self.places.add(connection));
     }
 
     /// A record tells the address of the socket of a connection that was found.
-    fn adopt(&mut self, key: u64, tuple: &Tuple) {
+    fn adopt(&mut self, time: Mono, key: u64, tuple: &Tuple, tell: &mut impl FnMut(&Connection, Told)) {
         if let Some(found) = self.found.remove(tuple) {
-            self.live.insert(key, found);
+            // The address of a socket is used again: its last owner ended unseen.
+            if let Some(orphan) = self.places.end(key) {
+                self.end(time, orphan, tell);
+            }
+            self.places.enliven(found, key);
         }
     }
 
@@ -176,17 +189,18 @@ impl Ledger {
     pub fn finish(&mut self, now: Mono, interface_gone: bool, tell: &mut impl FnMut(&Connection, Told)) {
         self.tick(now.saturating_add(SETTLE), tell);
         let delivered = |connection: &Connection| {
-            connection.close.is_some_and(|close| !close.abort) && connection.delivered()
+            connection.close.as_ref().is_some_and(|close| !close.abort) && connection.delivered()
         };
         let over = |connection: &Connection| interface_gone || delivered(connection);
-        let live = self.live.extract_if(|_, connection| over(connection)).map(|(_, connection)| connection);
-        let found = self.found.extract_if(|_, connection| over(connection)).map(|(_, connection)| connection);
-        let mut open: Vec<Connection> = live.chain(found).collect();
-        open.sort_by_key(|connection| (connection.opened, connection.tuple));
-        for connection in open {
+        let mut left = self.places.end_all(over);
+        left.extend(self.found.extract_if(|_, place| over(&self.places[*place])).map(|(_, place)| place));
+        left.sort_by_key(|place| {
+            let connection = &self.places[*place];
+            (connection.opened, connection.tuple)
+        });
+        for place in left {
             self.census.ended += 1;
-            let judgement = connection.judge_at_teardown();
-            self.settle(&connection, judgement, tell);
+            self.settle(place, Connection::judge_at_teardown, tell);
         }
     }
 
@@ -199,7 +213,7 @@ impl Ledger {
     /// Connections that are open.
     #[must_use]
     pub fn open(&self) -> u64 {
-        (self.live.len() + self.found.len()) as u64
+        (self.places.all_live().len() + self.found.len()) as u64
     }
 
     /// Traffic from outside the pod.

@@ -17,6 +17,7 @@ pub mod losses;
 pub mod output;
 pub mod peers;
 pub mod signals;
+mod tables;
 pub mod target;
 pub mod tracer;
 pub mod verdict;

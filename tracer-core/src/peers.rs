@@ -1,10 +1,11 @@
 //! Who the clients are: per peer address its connections, when it learned of the termination, and
 //! what it lost. The last new connection after the termination began is the load balancer's lag.
 
-use std::{collections::HashMap, net::IpAddr};
+use std::net::IpAddr;
 
 use crate::{
     event::Mono,
+    tables::Table,
     words::{Confidence, Phase},
 };
 
@@ -36,7 +37,7 @@ pub struct Peer {
 /// See the module.
 #[derive(Debug, Default)]
 pub struct Peers {
-    each: HashMap<IpAddr, Peer>,
+    each: Table<IpAddr, Peer>,
     others: Peer,
     others_seen: bool,
 }

@@ -23,6 +23,7 @@ use crate::{
     input::{Network, NewTarget, Timeouts},
     ledger::Ledger,
     output::{Body, Subject},
+    tables::Table,
     verdict::Gap,
     words::Phase,
 };
@@ -55,7 +56,7 @@ pub struct Target {
     unlisted: bool,
     containers: Vec<Container>,
     /// Which container listened last on a port.
-    listeners: HashMap<u16, u32>,
+    listeners: Table<u16, u32>,
     ledger: Ledger,
     first: Option<Reading>,
     last: Option<Reading>,
@@ -98,7 +99,7 @@ impl Target {
             timeouts: target.timeouts,
             unlisted: false,
             containers: Vec::new(),
-            listeners: HashMap::new(),
+            listeners: Table::default(),
             ledger: Ledger::default(),
             first: None,
             last: None,

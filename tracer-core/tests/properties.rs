@@ -11,6 +11,7 @@ use tracer_common::{
 };
 use tracer_core::{
     Tracer,
+    event::TcpState,
     input::{Clock, End, Input, InventoryUpdate, NewContainer, NewTarget, Timeouts},
     output::{Body, Line, Subject},
     target::Rules,
@@ -49,6 +50,9 @@ enum Act {
         status: u32,
     },
     Gone,
+    Found {
+        socket: u8,
+    },
     Wait {
         ms: u64,
     },
@@ -80,6 +84,7 @@ fn act() -> impl Strategy<Value = Act> {
         1 => prop_oneof![Just(15u32), Just(9), Just(1)].prop_map(|signal| Act::Signal { signal }),
         1 => (0..300u32).prop_map(|status| Act::Exit { status }),
         1 => Just(Act::Gone),
+        1 => (0..6u8).prop_map(|socket| Act::Found { socket }),
         2 => (0..100u64).prop_map(|ms| Act::Wait { ms }),
     ]
 }
@@ -102,6 +107,11 @@ fn life() -> impl Strategy<Value = Act> {
     )
 }
 
+/// Addresses of sockets: fewer than connections, since they are used again.
+fn address(socket: u8) -> u64 {
+    1 + u64::from(socket % 4)
+}
+
 fn tuple(socket: u8) -> Tuple {
     Tuple { local: [1; 16], peer: [2; 16], local_port: 80, peer_port: 1000 + u16::from(socket) }
 }
@@ -115,7 +125,7 @@ fn record(act: &Act, time_ns: u64) -> Option<Bytes> {
                 header: header(Kind::STATE),
                 task: Task { flags: u32::from(exiting) * 4, ..Task::default() },
                 socket: Socket {
-                    sk: 1 + u64::from(socket),
+                    sk: address(socket),
                     bytes_received: received,
                     unread,
                     unacked,
@@ -140,7 +150,7 @@ fn record(act: &Act, time_ns: u64) -> Option<Bytes> {
             bytes(
                 ResetRecord {
                     header: header(Kind::RESET_SENT),
-                    socket: Socket { sk: 1 + u64::from(socket), ..Socket::default() },
+                    socket: Socket { sk: address(socket), ..Socket::default() },
                     tuple: tuple(socket),
                     segment,
                     sock_kind: kind,
@@ -152,7 +162,7 @@ fn record(act: &Act, time_ns: u64) -> Option<Bytes> {
         Act::ResetReceived { socket } => bytes(
             ResetRecord {
                 header: header(Kind::RESET_RECEIVED),
-                socket: Socket { sk: 1 + u64::from(socket), ..Socket::default() },
+                socket: Socket { sk: address(socket), ..Socket::default() },
                 tuple: tuple(socket),
                 ..ResetRecord::default()
             }
@@ -165,8 +175,16 @@ fn record(act: &Act, time_ns: u64) -> Option<Bytes> {
             ExitRecord { header: header(Kind::EXIT), status, is_init: 1, ..ExitRecord::default() }.as_bytes(),
         ),
         Act::Gone => bytes(GoneRecord { header: header(Kind::GONE), ..GoneRecord::default() }.as_bytes()),
-        Act::Wait { .. } => None,
+        Act::Found { .. } | Act::Wait { .. } => None,
     }
+}
+
+/// An open connection is found, as at the start of tracing.
+fn existing(socket: u8, time: u64) -> InventoryUpdate {
+    let Tuple { local, peer, local_port, peer_port } = tuple(socket);
+    let tuple = tracer_core::event::Tuple { local, peer, local_port, peer_port };
+    let connections = vec![(tuple, TcpState::Established)];
+    InventoryUpdate::Existing { target: TARGET, time, listening: vec![80], connections, udp_sockets: 0 }
 }
 
 fn tracer() -> (Tracer, Vec<Line>) {
@@ -210,6 +228,9 @@ fn run(acts: &[Act]) -> (Vec<Line>, u64) {
         if let Act::Wait { ms } = act {
             time += ms * 1_000_000;
             tracer.step(Input::Tick(Clock { mono: time, wall: 0 }), &mut lines);
+        }
+        if let Act::Found { socket } = act {
+            tracer.step(Input::Inventory(existing(*socket, time)), &mut lines);
         }
         if let Some(bytes) = record(act, time) {
             records += 1;

@@ -11,9 +11,10 @@ use crate::{setup, shell};
 /// What makes the binary small: only our own crates are in the path of records; what the others gain in
 /// speed is lost in size. Given here and not in Cargo.toml, because the kernel programs are built by
 /// the same profile, and their verifier is particular about the code that it gets.
-const SMALL: [&str; 3] = [
+const SMALL: [&str; 4] = [
     "profile.release.strip=true",
     "profile.release.codegen-units=1",
+    "profile.release.lto=\"fat\"",
     "profile.release.package.\"*\".opt-level=\"s\"",
 ];
 

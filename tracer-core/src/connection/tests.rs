@@ -1,7 +1,7 @@
 //! What each way to end means, by the facts that the kernel gives.
 
 use super::*;
-use crate::event::{Exchange, Segment, SocketKind, Task};
+use crate::event::{Exchange, Segment};
 
 const CLOSED_AT: Mono = 10_000_000_000;
 
@@ -21,7 +21,7 @@ fn closed(abort: bool, by: ClosedBy, set: impl FnOnce(&mut Close)) -> Connection
         opened: Some(1),
         moment,
         state: TcpState::Close,
-        close: Some(close),
+        close: Some(Box::new(close)),
         socket: Socket { unacked: 0, ..close.socket },
         reset_received: false,
         reset_sent: None,
@@ -34,15 +34,7 @@ fn by_fin(by: ClosedBy, exchange: Exchange) -> Connection {
 }
 
 fn reset(mut connection: Connection, class: Option<SegmentClass>) -> Connection {
-    let segment = class.map(|class| Segment { payload: 1, flags: 24, class });
-    connection.reset_sent = Some(ResetSent {
-        task: Task::default(),
-        socket_kind: SocketKind::Full,
-        socket: Socket::default(),
-        tuple: connection.tuple,
-        segment,
-        reason: None,
-    });
+    connection.reset_sent = Some(class.map(|class| Segment { payload: 1, flags: 24, class }));
     connection
 }
 

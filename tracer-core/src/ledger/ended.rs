@@ -1,9 +1,11 @@
 //! Connections that ended: when they are judged, how long they are remembered, and resets that come after.
 
-use super::{Ledger, Newcomer, ResetMeaning, Told, is_of_client, is_traffic};
+use std::collections::hash_map::Entry;
+
+use super::{Ledger, Newcomer, Place, ResetMeaning, Told, is_of_client, is_traffic};
 use crate::{
     connection::{Connection, Moment, after_close, worse},
-    event::{Mono, ResetReceived, ResetSent, SegmentClass, SocketKind, Tuple},
+    event::{Mono, ResetReceived, ResetSent, SegmentClass, SocketKind},
     losses::End,
     words::{Confidence, Ending, Hop, Judgement, Origin, Role},
 };
@@ -17,22 +19,18 @@ const REMEMBER: Mono = 60_000_000_000;
 const MAX_REMEMBERED: usize = 1 << 16;
 
 /// A connection that ended.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(super) enum Ended {
     /// It may still get the reset that belongs to its end.
-    Settling(Box<Connection>),
+    Settling(Place),
     /// It was judged.
     Judged { judgement: Judgement, moment: Moment, role: Role, origin: Origin, hop: Hop },
 }
 
 impl Ledger {
-    pub(super) fn end(
-        &mut self,
-        time: Mono,
-        mut connection: Connection,
-        tell: &mut impl FnMut(&Connection, Told),
-    ) {
+    pub(super) fn end(&mut self, time: Mono, place: Place, tell: &mut impl FnMut(&Connection, Told)) {
         self.census.ended += 1;
+        let connection = &mut self.places[place];
         let peer = connection.tuple.peer_ip();
         if is_traffic(connection.role, connection.origin, connection.hop) {
             if self.peers.is_suspected_checker(peer) && !connection.carried_payload() {
@@ -41,46 +39,42 @@ impl Ledger {
             self.peers.ended(peer, connection.carried_payload(), connection.moment_of_end().phase);
         }
         let tuple = connection.tuple;
-        self.settle_earlier(&tuple, tell);
-        if connection.reset_sent.is_some() || connection.reset_received {
-            let judged = self.judge(&connection, tell);
+        let has_reset = connection.reset_sent.is_some() || connection.reset_received;
+        // A client's port is used again: what ended on the same addresses before is judged now.
+        if let Some((_, Ended::Settling(earlier))) = self.ended.insert(tuple, (time, Ended::Settling(place)))
+        {
+            self.settle(earlier, Connection::judge, tell);
+        }
+        if has_reset {
+            let judged = self.settle(place, Connection::judge, tell);
             self.ended.insert(tuple, (time, judged));
             self.to_forget.push_back((time, tuple));
         } else {
-            self.ended.insert(tuple, (time, Ended::Settling(Box::new(connection))));
             self.to_settle.push_back((time, tuple));
         }
     }
 
-    /// A client's port is used again: what ended on the same addresses before is judged now.
-    fn settle_earlier(&mut self, tuple: &Tuple, tell: &mut impl FnMut(&Connection, Told)) {
-        if let Some((_, Ended::Settling(earlier))) = self.ended.remove(tuple) {
-            self.judge(&earlier, tell);
-        }
-    }
-
-    fn judge(&mut self, connection: &Connection, tell: &mut impl FnMut(&Connection, Told)) -> Ended {
-        let judgement = connection.judge();
-        self.settle(connection, judgement, tell)
-    }
-
+    /// Judges a connection, and frees its place.
     pub(super) fn settle(
         &mut self,
-        connection: &Connection,
-        judgement: Judgement,
+        place: Place,
+        judge: fn(&Connection) -> Judgement,
         tell: &mut impl FnMut(&Connection, Told),
     ) -> Ended {
+        let connection = self.places.take(place);
+        let judgement = judge(&connection);
         let moment = connection.moment_of_end();
-        let time = connection.close.map_or_else(|| connection.opened.unwrap_or_default(), |close| close.time);
+        let time = connection
+            .close
+            .as_ref()
+            .map_or_else(|| connection.opened.unwrap_or_default(), |close| close.time);
         self.count(&End { time, tuple: connection.tuple, hop: connection.hop, moment, judgement });
-        tell(connection, Told::Closed(judgement));
-        Ended::Judged {
-            judgement,
-            moment,
-            role: connection.role,
-            origin: connection.origin,
-            hop: connection.hop,
+        tell(&connection, Told::Closed(judgement));
+        let Connection { role, origin, hop, close, .. } = connection;
+        if let Some(close) = close {
+            self.spare.give_back(close);
         }
+        Ended::Judged { judgement, moment, role, origin, hop }
     }
 
     /// Judges what has settled and forgets what is old.
@@ -89,11 +83,10 @@ impl Ledger {
             && now >= time + SETTLE
         {
             self.to_settle.pop_front();
-            if let Some((at, Ended::Settling(_))) = self.ended.get(&tuple)
-                && *at == time
-                && let Some((_, Ended::Settling(connection))) = self.ended.remove(&tuple)
+            if let Some((at, Ended::Settling(place))) = self.ended.get(&tuple).copied()
+                && at == time
             {
-                let judged = self.judge(&connection, tell);
+                let judged = self.settle(place, Connection::judge, tell);
                 self.ended.insert(tuple, (time, judged));
                 self.to_forget.push_back((time, tuple));
             }
@@ -110,8 +103,10 @@ impl Ledger {
             && (now >= time + REMEMBER || self.to_forget.len() > MAX_REMEMBERED)
         {
             self.to_forget.pop_front();
-            if self.ended.get(&tuple).is_some_and(|(at, _)| *at <= time) {
-                self.ended.remove(&tuple);
+            if let Entry::Occupied(remembered) = self.ended.entry(tuple)
+                && remembered.get().0 <= time
+            {
+                remembered.remove();
             }
         }
     }
@@ -135,13 +130,14 @@ impl Ledger {
             traffic.last_data = traffic.last_data.max(Some(time));
         }
         if reset.socket_kind == SocketKind::Full {
-            self.adopt(reset.socket.key, &reset.tuple);
+            self.adopt(time, reset.socket.key, &reset.tuple, tell);
         }
         if reset.socket_kind == SocketKind::Full
-            && let Some(live) = self.live.get_mut(&reset.socket.key)
+            && let Some(place) = self.places.live(reset.socket.key)
         {
             // MPTCP sends the reset before the change to CLOSE.
-            live.reset_sent = Some(*reset);
+            let live = &mut self.places[place];
+            live.reset_sent = Some(reset.segment);
             return ResetMeaning { judgement: None, moment, role: live.role, origin: live.origin };
         }
         if !to_syn && let Some((ended_at, ended)) = self.ended.remove(&reset.tuple) {
@@ -149,7 +145,10 @@ impl Ledger {
             self.ended.insert(reset.tuple, (ended_at, judged));
             return meaning;
         }
-        self.settle_earlier(&reset.tuple, tell);
+        // A client's port is used again, as above.
+        if let Some((_, Ended::Settling(earlier))) = self.ended.remove(&reset.tuple) {
+            self.settle(earlier, Connection::judge, tell);
+        }
         self.reset_to_stranger(time, reset, moment, stranger)
     }
 
@@ -163,18 +162,19 @@ impl Ledger {
         tell: &mut impl FnMut(&Connection, Told),
     ) -> (Ended, ResetMeaning) {
         match ended {
-            Ended::Settling(mut connection) => {
-                connection.reset_sent = Some(*reset);
+            Ended::Settling(place) => {
+                let connection = &mut self.places[place];
+                connection.reset_sent = Some(reset.segment);
                 // What came too late, came now; what we did ourselves belongs to our close.
                 let moment = if reset.segment.is_some() { now } else { connection.moment_of_end() };
+                let (role, origin, judgement) = (connection.role, connection.origin, connection.judge());
                 self.to_forget.push_back((time, reset.tuple));
-                let judged = self.judge(&connection, tell);
-                let judgement = Some(connection.judge());
-                (judged, ResetMeaning { judgement, moment, role: connection.role, origin: connection.origin })
+                let judged = self.settle(place, Connection::judge, tell);
+                (judged, ResetMeaning { judgement: Some(judgement), moment, role, origin })
             }
             Ended::Judged { judgement, moment, role, origin, hop } => {
                 let nobody = role == Role::Client || matches!(origin, Origin::Checker | Origin::KubeletProbe);
-                let later = after_close(reset);
+                let later = after_close(reset.segment);
                 let later = if nobody { Judgement::harmless(later.ending) } else { later };
                 let result = worse(judgement, later);
                 let mut at = moment;
@@ -247,9 +247,15 @@ impl Ledger {
     }
 
     /// Takes a reset that was received.
-    pub fn reset_received(&mut self, reset: &ResetReceived) -> Option<(Role, Origin)> {
-        self.adopt(reset.socket.key, &reset.tuple);
-        let connection = self.live.get_mut(&reset.socket.key)?;
+    pub fn reset_received(
+        &mut self,
+        time: Mono,
+        reset: &ResetReceived,
+        tell: &mut impl FnMut(&Connection, Told),
+    ) -> Option<(Role, Origin)> {
+        self.adopt(time, reset.socket.key, &reset.tuple, tell);
+        let place = self.places.live(reset.socket.key)?;
+        let connection = &mut self.places[place];
         connection.reset_received = true;
         Some((connection.role, connection.origin))
     }

@@ -1,6 +1,6 @@
 //! A target's connections: state changes, resets, and what is told of them.
 
-use std::{collections::HashMap, net::IpAddr};
+use std::net::IpAddr;
 
 use super::{
     Emit, Rules, Target,
@@ -10,11 +10,13 @@ use super::{
 use crate::{
     connection::{FAREWELL, Moment},
     event::{Mono, ResetReceived, ResetSent, StateChange, TcpState, Tuple},
+    input::Network,
     jiffies::Jiffies,
-    ledger::{LastData, Newcomer, SETTLE},
+    ledger::{LastData, Ledger, Newcomer, SETTLE},
     lifecycle::Lifecycle,
     losses::LossKey,
     output::{Body, Network as NetworkEvent, ResetEvent},
+    tables::Table,
     words::{Direction, Hop, Judgement, Origin, Phase, Role},
 };
 
@@ -31,10 +33,9 @@ impl Target {
             return;
         }
         let moment = self.moment(container);
-        let origin = self.origin(&change.tuple);
-        let newcomer = |change: &StateChange| Newcomer {
+        let newcomer = |ledger: &Ledger, change: &StateChange| Newcomer {
             role: role(change, &self.listeners),
-            origin,
+            origin: origin(ledger, &self.checkers, &change.tuple),
             hop: hop(&self.addresses, &change.tuple),
             one_way: self.one_way.contains(&change.tuple.local_port),
         };
@@ -158,7 +159,12 @@ impl Target {
     pub fn reset_received(&mut self, time: Mono, reset: &ResetReceived, emit: &mut Emit<'_>) {
         let container = self.container_of(reset.socket.cgroup, reset.tuple.local_port);
         let moment = self.moment(container);
-        let (role, origin) = self.ledger.reset_received(reset).unwrap_or((Role::Unknown, Origin::Peer));
+        let mut teller =
+            Teller { containers: &self.containers, exhibits: &mut self.exhibits, now: time, emit };
+        let known = self.ledger.reset_received(time, reset, &mut |connection, told| {
+            teller.tell(connection, told);
+        });
+        let (role, origin) = known.unwrap_or((Role::Unknown, Origin::Peer));
         let body = ResetEvent {
             container: named(&self.containers, container),
             phase: moment.phase,
@@ -185,13 +191,7 @@ impl Target {
     }
 
     fn origin(&self, tuple: &Tuple) -> Origin {
-        if self.ledger.is_probe(tuple) {
-            Origin::KubeletProbe
-        } else if self.checkers.iter().any(|network| network.contains(tuple.peer_ip())) {
-            Origin::Checker
-        } else {
-            Origin::Peer
-        }
+        origin(&self.ledger, &self.checkers, tuple)
     }
 
     fn judge_refused(&mut self, until: Mono, rules: &Rules, emit: &mut Emit<'_>) {
@@ -227,7 +227,17 @@ impl Target {
     }
 }
 
-fn role(change: &StateChange, listeners: &HashMap<u16, u32>) -> Role {
+fn origin(ledger: &Ledger, checkers: &[Network], tuple: &Tuple) -> Origin {
+    if ledger.is_probe(tuple) {
+        Origin::KubeletProbe
+    } else if checkers.iter().any(|network| network.contains(tuple.peer_ip())) {
+        Origin::Checker
+    } else {
+        Origin::Peer
+    }
+}
+
+fn role(change: &StateChange, listeners: &Table<u16, u32>) -> Role {
     match (change.old, change.new) {
         (TcpState::Listen | TcpState::Close, TcpState::SynRecv) | (TcpState::SynRecv, _) => Role::Server,
         (TcpState::Close, TcpState::SynSent) | (TcpState::SynSent, _) => Role::Client,

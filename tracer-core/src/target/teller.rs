@@ -32,13 +32,13 @@ impl Teller<'_, '_> {
                 let end = ConnectionEnd {
                     ending: judgement.ending,
                     confidence: judgement.confidence,
-                    closed_by: connection.close.map(|close| close.by),
+                    closed_by: connection.close.as_ref().map(|close| close.by),
                     delivered: connection.delivered(),
                     bytes_received: connection.socket.bytes_received,
                     bytes_acked: connection.socket.bytes_acked,
                 };
                 let moment = connection.moment_of_end();
-                let time = connection.close.map_or(self.now, |close| close.time);
+                let time = connection.close.as_ref().map_or(self.now, |close| close.time);
                 let event = self.event(connection, moment, Some(end));
                 let seq = (self.emit)(time, Body::ConnectionClosed(event));
                 if let Some(confidence) = judgement.confidence {

@@ -30,6 +30,10 @@ pub struct Hook {
     pub of_inventory: bool,
 }
 
+/// What the applications' own calls show.
+const ANSWERS: &str =
+    "the size of requests without an answer, and whether an answer was whole (from Linux 6.3 on)";
+
 /// Hooks that every kernel is asked for.
 const TRACEPOINTS: [Hook; 11] = [
     required("inet_sock_set_state", "opens and closes of connections").with_twin("inet_sock_set_state_twin"),
@@ -39,8 +43,8 @@ const TRACEPOINTS: [Hook; 11] = [
     required("sched_process_exit", "exits of processes"),
     optional("sched_process_exec", "hooks and other processes that enter a container"),
     optional("mark_victim", "out-of-memory kills as such"),
-    optional("sock_recv_length", "the size of requests without an answer (from Linux 6.3 on)"),
-    optional("sock_send_length", "the size of requests without an answer (from Linux 6.3 on)"),
+    optional("sock_recv_length", ANSWERS),
+    optional("sock_send_length", ANSWERS),
     optional("cgroup_mkdir", "new pods at once, not only at the next look").of_inventory(),
     optional("cgroup_attach_task", "new containers at once, not only at the next look").of_inventory(),
 ];

@@ -13,14 +13,18 @@ use super::kernel::Kernel;
 use crate::shell;
 
 /// Programs that live tests run, where this machine has them; a test whose program is missing is skipped.
-const PROGRAMS: [&str; 7] = ["nginx", "haproxy", "curl", "ip", "ss", "tcpdump", "tc"];
+const PROGRAMS: [&str; 10] =
+    ["nginx", "haproxy", "curl", "ip", "ss", "tcpdump", "tc", "unshare", "nsenter", "umount"];
+
+/// What live tests read, at the place where they were built.
+const DATA: &str = "tests/recordings";
 
 /// Busybox's names that the programs above do not take.
-const APPLETS: [&str; 46] = [
-    "sh", "mount", "umount", "mkdir", "mv", "rm", "cp", "ln", "ls", "cat", "echo", "hostname", "uname",
-    "insmod", "lsmod", "sleep", "kill", "poweroff", "sync", "cut", "grep", "sed", "awk", "head", "tail",
-    "sort", "seq", "wc", "true", "false", "test", "ps", "id", "env", "date", "dmesg", "nc", "timeout",
-    "touch", "chmod", "chown", "mktemp", "tr", "unshare", "nsenter", "setsid",
+const APPLETS: [&str; 43] = [
+    "sh", "mount", "mkdir", "mv", "rm", "cp", "ln", "ls", "cat", "echo", "hostname", "uname", "insmod",
+    "lsmod", "sleep", "kill", "poweroff", "sync", "cut", "grep", "sed", "awk", "head", "tail", "sort", "seq",
+    "wc", "true", "false", "test", "ps", "id", "env", "date", "dmesg", "nc", "timeout", "touch", "chmod",
+    "chown", "mktemp", "tr", "setsid",
 ];
 
 /// Users that servers change to.
@@ -64,6 +68,7 @@ pub(crate) fn make(kernel: &Kernel, payload: &Payload) -> Result<Vec<u8>> {
             image.program(&path, &format!("usr/bin/{program}"))?;
         }
     }
+    image.folder(&shell::workspace()?.join(DATA))?;
     for (place, (name, content)) in kernel.modules.iter().enumerate() {
         // By number, because the shell's pattern sorts them.
         image.cpio.file(&format!("modules/{place:02}-{name}.ko"), 0o644, content);
@@ -88,6 +93,21 @@ impl Image {
         self.cpio.link("usr/bin/env", "/bin/busybox");
         if shell::find("ip").is_none() {
             self.cpio.link("bin/ip", "busybox");
+        }
+        Ok(())
+    }
+
+    /// All of a folder, where it is here.
+    fn folder(&mut self, folder: &Path) -> Result<()> {
+        let listed = fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?;
+        for entry in listed {
+            let path = entry?.path();
+            if path.is_dir() {
+                self.folder(&path)?;
+                continue;
+            }
+            let content = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+            self.cpio.file(&path.to_string_lossy(), 0o644, &content);
         }
         Ok(())
     }

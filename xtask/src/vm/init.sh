@@ -11,6 +11,7 @@ mount -t tmpfs shm /dev/shm
 mount -t tmpfs tmp /tmp
 mount -t tmpfs run /run
 mount -t cgroup2 cgroup /sys/fs/cgroup
+echo "+memory" > /sys/fs/cgroup/cgroup.subtree_control
 mount -t tracefs trace /sys/kernel/tracing
 mkdir -p /run/netns
 hostname "vm-$(uname -r | cut -d. -f1-2)"
