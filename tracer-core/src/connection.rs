@@ -187,9 +187,8 @@ impl Connection {
         }
     }
 
-    /// Whether a part of the answer died with the socket. What only the protocol needs may: a client that
-    /// has said farewell itself does not wait for it. What was sent before a segment drew the reset may be
-    /// read before that.
+    /// Whether a part of the answer died with the socket. What only the protocol needs nobody waits for. What
+    /// was sent before our reset may be read before it.
     fn died_with_socket(&self) -> Option<Confidence> {
         let exchange = self.socket.exchange.as_ref();
         let lost = self.undelivered().saturating_sub(exchange.map_or(0, |exchange| exchange.farewell));
@@ -198,19 +197,30 @@ impl Connection {
         }
         let encrypted = exchange.is_none_or(|exchange| exchange.protocol == Protocol::Tls);
         let may_be_farewell = encrypted && u64::from(lost) <= FAREWELL;
-        let drawn = matches!(self.reset_sent, Some(Some(_)));
-        let all_sent = self.socket.unsent <= 1;
-        Some(if may_be_farewell || drawn && all_sent { Confidence::Possible } else { Confidence::Certain })
+        let before_reset = self.reset_sent.is_some() && self.socket.unsent <= 1;
+        Some(if may_be_farewell || before_reset { Confidence::Possible } else { Confidence::Certain })
+    }
+
+    /// Data that comes after the close ends the socket as if it were a reset (`tcp_rcv_state_process` calls
+    /// `tcp_reset`, which is told as received), and draws one.
+    fn drew_reset(&self) -> bool {
+        matches!(self.reset_sent, Some(Some(_)))
     }
 
     fn judge_fin(&self, close: &Close) -> Judgement {
+        if self.reset_received && !self.drew_reset() {
+            return Judgement::harmless(Ending::PeerReset);
+        }
+        let said = self.judge_what_was_said(close);
+        let died = self.died_with_socket();
+        died.map_or(said, |confidence| worse(said, Judgement::loss(Ending::MidResponse, confidence)))
+    }
+
+    /// Whether what the application had read was answered, and whether the answer was whole.
+    fn judge_what_was_said(&self, close: &Close) -> Judgement {
         let unanswered = if self.one_way { 0 } else { close.unanswered() };
         let under_way = close.answer() == Answer::UnderWay;
-        if self.reset_received {
-            Judgement::harmless(Ending::PeerReset)
-        } else if let Some(confidence) = self.died_with_socket() {
-            Judgement::loss(Ending::MidResponse, confidence)
-        } else if unanswered > 0 {
+        if unanswered > 0 {
             let by_exit = close.by == ClosedBy::Exit && unanswered > FAREWELL && !close.is_doubtful();
             let likely = (by_exit || under_way) && !close.peer_had_closed;
             Judgement::loss(

@@ -10,7 +10,7 @@
 //! | `reset_abort` | `cases::linger0_close`, `endings::an_abort_within_an_answer_is_a_loss` | `endings::an_abort_after_the_answer_is_a_doubt` (possible) |
 //! | `reset_backlog` | `targets::a_process_that_dies_within_a_millisecond_…` | `cases::backlog_unaccepted` (possible), `endings::a_declared_checker_loses_nothing`, `agent::probes_are_never_a_loss_…` |
 //! | `unanswered` | `targets::a_process_that_dies_within_a_millisecond_…`, `endings::a_tls_request_and_a_farewell_are_no_answer`, `endings::an_http2_stream_without_an_answer_is_lost` | `endings::a_tls_farewell_is_no_loss`, `endings::a_database_connection_is_left_open_at_exit` |
-//! | `mid_response` | `endings::an_answer_cut_short_is_lost_whoever_closes`, `endings::chunks_without_the_last_are_lost` | `endings::a_whole_answer_and_a_close_are_no_loss`, `endings::whole_chunks_are_no_loss`, `cases::child_exit_after_response_200k`, `endings::an_answer_that_crosses_with_a_farewell_is_a_doubt` (possible) |
+//! | `mid_response` | `endings::an_answer_cut_short_is_lost_whoever_closes`, `endings::chunks_without_the_last_are_lost`, `endings::an_answer_cut_short_is_lost_though_the_client_spoke_last` | `endings::a_whole_answer_and_a_close_are_no_loss`, `endings::whole_chunks_are_no_loss`, `cases::child_exit_after_response_200k`, `endings::an_answer_that_crosses_with_a_farewell_is_a_doubt` (possible) |
 //! | `refused` | `cases::refused` | `endings::a_declared_checker_loses_nothing` |
 //! | `refused_handshake` | `endings::a_handshake_whose_listener_went_is_refused` | `endings::a_handshake_whose_listener_stays_is_no_loss` |
 //! | `dropped` | `cases::accept_overflow_silent` | (a count without addresses) |

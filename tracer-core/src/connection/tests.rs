@@ -386,3 +386,12 @@ fn what_a_found_connection_sent_just_before_an_exit_may_be_the_beginning_of_an_a
     assert_eq!(judge(None, 500), harmless(Ending::IdleClosed));
     assert_eq!(judge(Some(1), 100), harmless(Ending::IdleClosed), "all of it was seen");
 }
+
+#[test]
+fn data_after_the_close_is_told_as_a_reset_that_was_received_and_hides_nothing() {
+    let cut = by_fin(ClosedBy::Exit, Exchange { answer: Answer::UnderWay, ..answered() });
+    let peer = Connection { reset_received: true, ..cut };
+    assert_eq!(peer.judge(), harmless(Ending::PeerReset));
+    let drawn = reset(peer, Some(SegmentClass::TlsAlert));
+    assert_eq!(drawn.judge(), loss(Ending::MidResponse, Confidence::Certain));
+}
