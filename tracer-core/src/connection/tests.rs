@@ -332,7 +332,7 @@ fn a_farewell_left_unread_is_no_request() {
 
 #[test]
 fn a_farewell_that_was_never_acknowledged_is_no_answer() {
-    let judge = |unacked, exchange: Exchange| {
+    let judge = |unacked: u32, exchange: Exchange| {
         let mut connection = by_fin(ClosedBy::Application, exchange);
         connection.socket.exchange = Some(exchange);
         connection.socket.unacked = unacked + 1;
@@ -374,7 +374,7 @@ fn http1(exchange: Exchange) -> Exchange {
 
 #[test]
 fn what_a_found_connection_sent_just_before_an_exit_may_be_the_beginning_of_an_answer() {
-    let judge = |opened, ticks| {
+    let judge = |opened, ticks: u32| {
         let connection = closed(false, ClosedBy::Exit, |close| {
             close.socket.last_receive = 1000;
             close.socket.last_send = 1000;
