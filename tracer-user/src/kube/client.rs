@@ -70,6 +70,11 @@ pub async fn for_user(kubeconfig: Option<&Path>, context: Option<String>) -> Res
 /// If the configuration's certificates or credentials cannot be used.
 pub fn with(mut config: Config) -> Result<Client> {
     config.connect_timeout = Some(CONNECT_TIMEOUT);
+    if config.cluster_url.scheme_str() == Some("http") {
+        // Such as `kubectl proxy`: no certificate is checked, so that those of the system, which an image
+        // may lack, are not to be asked for.
+        config.root_cert.get_or_insert_default();
+    }
     Client::try_from(config).context("cannot set up a client of the Kubernetes API")
 }
 

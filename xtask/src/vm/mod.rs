@@ -40,8 +40,8 @@ const SLOWNESS: u32 = 5;
 /// How often a machine is started at most until it reaches its init.
 const ATTEMPTS: u32 = 3;
 
-/// Seconds after which a machine is stopped; the tests take some 200 on an idle machine of two cores.
-const TIMEOUT: u64 = 900;
+/// Seconds after which a machine is stopped; the tests take some 400 on an idle machine of two cores.
+const TIMEOUT: u64 = 1800;
 
 /// Which kernels, and what to run there.
 #[derive(clap::Args)]
