@@ -48,7 +48,7 @@ pub(super) fn bands(lane: &Lane, axis: Axis) -> Cells {
 fn label_edge(cells: &mut Cells, bar: usize, names: &[&str]) {
     let shorter = without_exiting(names);
     let first = &shorter[..shorter.len().min(1)];
-    let _ = [names, &shorter, first].into_iter().any(|names| label_before(cells, bar, names));
+    let _ = [names, shorter.as_slice(), first].into_iter().any(|names| label_before(cells, bar, names));
 }
 
 /// That it exited can be seen by what comes after.
