@@ -16,7 +16,10 @@ use lastpacket_tests::{
 use libtest_mimic::Trial;
 use nix::sys::signal::Signal;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
-use tracer_core::{output::Body, verdict::PeerSummary};
+use tracer_core::{
+    output::{Body, ConnectionEvent, Line},
+    verdict::PeerSummary,
+};
 use tracer_user::clock;
 
 use crate::scene::{pause, read_some, send};
@@ -90,7 +93,8 @@ fn many() -> Result<()> {
     ensure!(peers.each.len() == KEPT, "{} are told one by one", peers.each.len());
     for peer in &peers.each {
         let address = peer.address.context("no address")?;
-        ensure_as_seen(peer, &ledger[&address], stopped, u64::from(address == self::address(8)))?;
+        ensure_as_seen(peer, &ledger[&address], stopped, u64::from(address == self::address(8)))
+            .with_context(|| format!("{:#?}", told_of(&run.lines, address)))?;
     }
     let others = peers.others.as_ref().context("nobody said that there are others")?;
     let told = |address: &IpAddr| peers.each.iter().any(|peer| peer.address == Some(*address));
@@ -100,6 +104,12 @@ fn many() -> Result<()> {
     ensure!(rest.len() == 102, "{} connections of others", rest.len());
     ensure!(others.address.is_none(), "{others:?}");
     ensure_as_seen(others, &rest, stopped, 1)
+}
+
+/// What was told of a peer's connections.
+fn told_of(lines: &[Line], peer: IpAddr) -> Vec<&ConnectionEvent> {
+    let events = lines.opened().into_iter().chain(lines.closed());
+    events.filter(|event| event.network.peer.address == peer).collect()
 }
 
 /// A peer is told as its client saw it.

@@ -58,6 +58,9 @@ pub struct Case<'a> {
     pub ledger: &'a Ledger,
     /// Numbers of the lines.
     pub exhibits: &'a Exhibits,
+    /// A pod of whose deletion the API told nothing: a preStop that the kubelet runs itself (`sleep`,
+    /// `httpGet`) would not be seen.
+    pub unseen_pre_stop: bool,
     /// The pod was not deleted: another container took the place of one that was stopped.
     pub restarted: bool,
     /// If Services lead to it: since when they do not, if they stopped.

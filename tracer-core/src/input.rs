@@ -130,6 +130,15 @@ pub struct NewContainer {
     pub time: Mono,
 }
 
+/// What is declared of a container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Declared {
+    /// Its name.
+    pub name: Arc<str>,
+    /// The signal that stops it, if that is declared.
+    pub stop_signal: Option<u32>,
+}
+
 /// Why observation of a target ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
@@ -157,8 +166,8 @@ pub enum InventoryUpdate {
         target: TargetId,
         /// How it is named in events from now on.
         subject: Arc<Subject>,
-        /// How its containers are named from now on, by number.
-        containers: Vec<(u32, Arc<str>)>,
+        /// What is declared of its containers from now on, by number.
+        containers: Vec<(u32, Declared)>,
     },
     /// A container of it.
     Container(NewContainer),

@@ -61,6 +61,11 @@ impl Lifecycle {
         Self { starts: vec![running], stop_signal, oom: false, exit: None, cause: None }
     }
 
+    /// The signal that is to stop it was learned.
+    pub fn declare(&mut self, stop_signal: Option<u32>) {
+        self.stop_signal = stop_signal.or(self.stop_signal);
+    }
+
     /// Where it is now.
     #[must_use]
     pub fn phase(&self) -> Phase {

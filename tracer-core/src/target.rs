@@ -20,7 +20,7 @@ use crate::{
     connection::Moment,
     event::{Mono, ResetSent},
     findings::Exhibits,
-    input::{Network, NewTarget, Timeouts},
+    input::{Declared, Network, NewTarget, Timeouts},
     ledger::Ledger,
     output::{Body, Subject},
     tables::Table,
@@ -117,12 +117,13 @@ impl Target {
         }
     }
 
-    /// Its names were learned, and those of these containers, by number.
-    pub fn rename(&mut self, subject: Arc<Subject>, containers: Vec<(u32, Arc<str>)>) {
+    /// Its names were learned, and what is declared of these containers, by number.
+    pub fn rename(&mut self, subject: Arc<Subject>, containers: Vec<(u32, Declared)>) {
         self.subject = subject;
-        for (index, name) in containers {
+        for (index, declared) in containers {
             if let Some(container) = self.containers.get_mut(index as usize) {
-                container.name = name;
+                container.name = declared.name;
+                container.lifecycle.declare(declared.stop_signal);
             }
         }
     }

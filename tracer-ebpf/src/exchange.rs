@@ -174,10 +174,13 @@ pub fn forget(sk: u64) {
     let _ = EXCHANGES.remove(sk);
 }
 
-/// Sockets of all families pass here, so that the cheap test comes first. What is left to read of a socket
+/// Sockets of all families pass here, so that the cheap tests come first. What is left to read of a socket
 /// that closed tells nothing any more, and nobody would forget it.
 #[inline(always)]
 fn is_armed(sk: u64) -> bool {
+    if !scope::is_any_armed() {
+        return false;
+    }
     let family: u16 = field!(sk, skc_family);
     (family == AF_INET || family == AF_INET6)
         && field!(sk, skc_state: u8) != TCP_CLOSE

@@ -3,7 +3,7 @@
 use aya_ebpf::{
     bindings::BPF_F_NO_PREALLOC,
     macros::map,
-    maps::{HashMap, PerCpuArray, RingBuf},
+    maps::{Array, HashMap, PerCpuArray, RingBuf},
 };
 use tracer_common::{
     Counters, InitEntry, LANES, MAX_INITS, MAX_PROBERS, MAX_TARGETS, ScopeEntry, TWINS as TWINS_COUNT,
@@ -21,6 +21,11 @@ pub static SCOPE: HashMap<u64, ScopeEntry> = HashMap::with_max_entries(MAX_TARGE
 /// [`SCOPE`]; looked at only when the namespace's mode says so.
 #[map]
 pub static SCOPE_CGROUPS: HashMap<u64, ScopeEntry> = HashMap::with_max_entries(MAX_TARGETS, 0);
+
+/// 1 while a target may be armed. All applications' reads and writes pass [`crate::exchange`]: as long as
+/// nothing on the machine is terminating, they cost this one look.
+#[map]
+pub static ANY_ARMED: Array<u32> = Array::with_max_entries(1, 0);
 
 /// Container inits by process id. Made and removed by user space, read on signals and exits.
 #[map]

@@ -4,7 +4,7 @@ use aya_ebpf::maps::HashMap;
 use tracer_common::{Counters, InitEntry, MAX_TARGETS, Mode, ScopeEntry};
 
 use crate::{
-    maps::{COUNTERS, SCOPE, SCOPE_CGROUPS},
+    maps::{ANY_ARMED, COUNTERS, SCOPE, SCOPE_CGROUPS},
     offsets::{field, settings},
 };
 
@@ -21,11 +21,31 @@ pub fn netns_key(net: u64) -> u64 {
 /// Finds the target of a network namespace. `cgroup` is asked only where several targets share it.
 #[inline(always)]
 pub fn find(net: u64, cgroup: impl FnOnce() -> u64) -> Option<ScopeEntry> {
-    let entry = look_up(&SCOPE, netns_key(net))?;
-    if entry.mode != Mode::BY_CGROUP {
-        return Some(entry);
+    find_unless(net, cgroup, || None)
+}
+
+/// As [`find`]; outside of namespaces that a target has for itself `other` is asked first.
+#[inline(always)]
+pub fn find_unless(
+    net: u64,
+    cgroup: impl FnOnce() -> u64,
+    other: impl FnOnce() -> Option<ScopeEntry>,
+) -> Option<ScopeEntry> {
+    let entry = look_up(&SCOPE, netns_key(net));
+    if entry.is_some_and(|entry| entry.mode != Mode::BY_CGROUP) {
+        return entry;
+    }
+    let other = other();
+    if other.is_some() || entry.is_none() {
+        return other;
     }
     look_up(&SCOPE_CGROUPS, cgroup())
+}
+
+/// Whether any target may be armed.
+#[inline(always)]
+pub fn is_any_armed() -> bool {
+    ANY_ARMED.get(0).is_some_and(|any| *any == 1)
 }
 
 /// Finds the target of a segment that met no socket: only the network namespace is known.
@@ -51,6 +71,11 @@ pub fn arm(init: &InitEntry) {
     }
     if init.cgroup != 0 {
         arm_in(&SCOPE_CGROUPS, init.cgroup);
+    }
+    // After the entry: user space clears this before it looks whether an entry is armed.
+    if let Some(any) = ANY_ARMED.get_ptr_mut(0) {
+        // SAFETY: the entry of an array is always there; programs write but this one value.
+        unsafe { any.write_volatile(1) };
     }
 }
 

@@ -20,8 +20,9 @@ const LISTEN: i32 = 10;
 /// A socket went from one state to another.
 #[inline(always)]
 pub fn changed(ctx: &RawTracePointContext, lane: Lane, sk: u64, old: i32, new: i32) {
-    let probe = probe::told(sk, old, new);
-    let Some(entry) = probe.or_else(|| scope::find(sock::net(sk), || sock::cgroup(sk))) else { return };
+    // Kubelets connect from the machine's own namespace, which no target has for itself.
+    let probe = || probe::told(sk, old, new);
+    let Some(entry) = scope::find_unless(sock::net(sk), || sock::cgroup(sk), probe) else { return };
     // MPTCP sockets fire it too (protocol 262); their subflows are counted as what they are.
     if field!(sk, sk_protocol: u16) != IPPROTO_TCP {
         return;

@@ -232,8 +232,8 @@ impl Pipeline {
     /// # Errors
     /// If the output cannot be written.
     pub fn announce(&mut self, body: Body) -> Result<()> {
-        self.tracer.announce(clock::mono_ns(), body, &mut self.lines);
-        self.deliver_surely()
+        self.add_line(body);
+        self.deliver()
     }
 
     /// Writes all that is queued, and what was lost until now.
@@ -241,8 +241,9 @@ impl Pipeline {
     /// # Errors
     /// If the output cannot be written.
     pub fn close(mut self) -> Result<()> {
-        self.deliver_surely()?;
-        Ok(self.output.finish()?)
+        self.deliver()?;
+        self.tell_dropped();
+        Ok(self.output.finish(self.lines)?)
     }
 
     // ---- the stages ----
@@ -255,9 +256,7 @@ impl Pipeline {
             self.tracked.iter().find(|(_, tracked)| Arc::ptr_eq(&tracked.subject, subject)).map(|(id, _)| *id)
         });
         self.phase_entered.extend(targets);
-        if let Some(observer) = &mut self.observer {
-            self.lines[first..].iter().for_each(observer);
-        }
+        self.show(first);
     }
 
     /// Records that are there now go through the core.
@@ -285,23 +284,21 @@ impl Pipeline {
         }
     }
 
-    fn deliver(&mut self) -> Result<()> {
-        if !self.lines.is_empty() {
-            self.output.send(std::mem::take(&mut self.lines))?;
+    /// A line of no input.
+    fn add_line(&mut self, body: Body) {
+        let first = self.lines.len();
+        self.tracer.announce(clock::mono_ns(), body, &mut self.lines);
+        self.show(first);
+    }
+
+    fn show(&mut self, first: usize) {
+        if let Some(observer) = &mut self.observer {
+            self.lines[first..].iter().for_each(observer);
         }
-        self.tell_dropped();
-        Ok(())
     }
 
-    fn tell_dropped(&mut self) {
-        let dropped = self.output.take_dropped();
-        self.tell_lost("sink", "slow_reader", dropped);
-    }
-
-    /// As [`deliver`](Self::deliver), but waits for room: for verdicts.
-    fn deliver_surely(&mut self) -> Result<()> {
-        self.tell_dropped();
-        Ok(self.output.send_surely(std::mem::take(&mut self.lines))?)
+    fn deliver(&mut self) -> Result<()> {
+        Ok(self.output.send(self.lines.drain(..))?)
     }
 }
 

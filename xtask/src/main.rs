@@ -48,6 +48,12 @@ enum Verb {
     /// The tight loop of `bench`, in the network namespace that it is run in
     #[command(hide = true)]
     Tight(bench::tight::Args),
+    /// One end of connections that `bench` holds, in the network namespace that it is run in
+    #[command(hide = true)]
+    Hold(bench::hold::Args),
+    /// SYNs of `bench`, from the network namespace that it is run in
+    #[command(hide = true)]
+    Flood(bench::flood::Args),
     /// Play the well-known shutdown experiments, and print what was expected and seen (needs root)
     Scenarios(scenarios::Args),
     /// Rehearse servers that people know, and make the tables of docs/servers.md anew (needs root)
@@ -70,6 +76,8 @@ fn main() -> ExitCode {
         Verb::Test(args) => test::run(&args),
         Verb::Bench(args) => bench::run(&args),
         Verb::Tight(args) => bench::tight::run(&args),
+        Verb::Hold(args) => bench::hold::run(&args),
+        Verb::Flood(args) => bench::flood::run(&args),
         Verb::Scenarios(args) => scenarios::run(&args),
         Verb::Servers(args) => servers::run(&args),
         Verb::Bless => bless::run(),

@@ -1,6 +1,7 @@
 //! The agent on a node that has a pod.
 
 mod api;
+mod endpoint;
 mod pod;
 mod probes;
 
@@ -27,6 +28,8 @@ pub fn trials() -> Vec<Trial> {
         needs::live("agent::a_pod_that_lives_300_ms_is_judged", short_life),
         needs::live("agent::a_cut_is_posted_on_the_pod", || api::cut(true)),
         needs::live("agent::a_cut_is_not_posted_where_that_is_switched_off", || api::cut(false)),
+        needs::live("agent::an_endpoint_that_stays_ready_is_found", || endpoint::stopped(false)),
+        needs::live("agent::an_endpoint_that_goes_in_time_is_none", || endpoint::stopped(true)),
         needs::live("agent::one_that_is_restarted_amid_a_termination_proves_nothing", api::restarted),
     ]
 }

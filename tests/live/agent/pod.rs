@@ -39,9 +39,19 @@ impl Pod {
         let uid = uid.to_owned();
         let node = PathBuf::from(mount[1]).join(format!("live-{}", &uid[..8]));
         let pod = node.join(format!("kubepods/burstable/pod{uid}"));
-        let container = pod.join(uid.replace('-', "").repeat(2));
-        fs::create_dir_all(&container)?;
-        Ok(Self { uid, folders: [container, pod, node] })
+        let mut made = Self { uid, folders: [pod.clone(), pod, node] };
+        made.folders[0].push(made.container_id());
+        fs::create_dir_all(&made.folders[0])?;
+        Ok(made)
+    }
+
+    pub fn uid(&self) -> &str {
+        &self.uid
+    }
+
+    /// As the runtime calls it.
+    pub fn container_id(&self) -> String {
+        self.uid.replace('-', "").repeat(2)
     }
 
     pub fn take(&self, pid: u32) -> Result<()> {

@@ -48,9 +48,19 @@ impl One<'_> {
             needed.ceil(),
             needed - MARGIN_SECONDS
         );
-        let (id, text) = match had {
-            None => ("pre-stop-missing", format!("there is no preStop, and {text}")),
-            Some(had) => ("pre-stop-too-short", format!("preStop took {had:.1} s, and {text}")),
+        let (id, text, remedy) = match had {
+            Some(had) => ("pre-stop-too-short", format!("preStop took {had:.1} s, and {text}"), remedy),
+            None if self.case.unseen_pre_stop => (
+                "pre-stop-too-short",
+                format!(
+                    "whether the kubelet ran a preStop is not known, as the API told of no deletion; {text}"
+                ),
+                format!(
+                    "delay {signal} until the load balancer has let go: a preStop of {:.0} s more than there is (measured {lag:.1} s, and a margin), within the grace period",
+                    needed.ceil()
+                ),
+            ),
+            None => ("pre-stop-missing", format!("there is no preStop, and {text}"), remedy),
         };
         Some(self.finding(id, text, remedy, self.exhibits(late)))
     }

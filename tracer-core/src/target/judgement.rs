@@ -9,6 +9,7 @@ use crate::{
     event::{ExitStatus, Mono, ResetSent, SegmentClass, SocketKind},
     findings::{Case, Finding, Suspect, find},
     input::End,
+    lifecycle::Source,
     verdict::{
         Connections, Evidence, Gap, LoopbackTraffic, TrafficSummary, Verdict, decide, list_losses, list_peers,
     },
@@ -155,10 +156,20 @@ impl Target {
             containers: containers.collect(),
             ledger: &self.ledger,
             exhibits: &self.exhibits,
+            unseen_pre_stop: self.subject.k8s.is_some() && !self.deletion_is_known(),
             restarted: end == End::Restarted,
             endpoint: self.has_endpoint.then_some(self.unready_since),
             timeouts: self.timeouts,
         })
+    }
+
+    /// Whether the API, or a rehearsal, told when the termination began.
+    fn deletion_is_known(&self) -> bool {
+        let told = |container: &Container| {
+            let mut starts = container.lifecycle.starts().iter();
+            starts.any(|start| start.phase == Phase::PreStop && start.source != Source::Kernel)
+        };
+        self.containers.iter().any(told)
     }
 
     fn balance(&self, rules: &Rules, run: RunRecords) -> Vec<Book> {

@@ -1,26 +1,21 @@
-//! What user space does per record, counted: time, allocations, memory. `cargo xtask bench` runs it, also
-//! under callgrind; it prints one JSON object.
+//! What user space does per record, counted: allocations, memory, and under callgrind instructions.
+//! `cargo xtask bench` runs it; it prints one JSON object.
 //!
 //! `work records N core|json`: N connections from opening to end, through decode and core (and JSON).
 //! `work live N`: N connections opened and held.
 
+#[path = "../common/mod.rs"]
+mod common;
 mod counting;
-mod synthetic;
 
-use std::{env, hint::black_box, process::ExitCode, time::Instant};
+use std::{env, fs, process::ExitCode};
 
-use bytes::Bytes;
-use tracer_core::{
-    Tracer,
-    input::{Clock, Input},
-    output::Line,
-};
-use tracer_user::sink::{Render, jsonl::JsonLines};
+use common::{BATCH, Turn, synthetic};
 
-/// Connections whose records are made at a time, so that they stay in the cache as the ring buffer's do.
-const BATCH: u64 = 200;
+/// Of a connection's records, those that open it.
+const OPENING: u64 = 2;
 /// Connections before the counting begins: tables have grown by then to their steady size.
-const WARM_UP: u64 = 300_000;
+const WARM_UP: u64 = 1_000_000;
 
 fn main() -> ExitCode {
     let words: Vec<String> = env::args().skip(1).filter(|word| word != "--bench").collect();
@@ -44,75 +39,55 @@ fn main() -> ExitCode {
     }
 }
 
-/// One turn of the pipeline: records in, lines out.
-struct Turn {
-    tracer: Tracer,
-    lines: Vec<Line>,
-    json: Vec<u8>,
-    with_json: bool,
-}
-
-impl Turn {
-    fn take(&mut self, records: Vec<Bytes>, last: u64) {
-        for record in records {
-            self.tracer.step(Input::Record(record), &mut self.lines);
-        }
-        let mono = last * synthetic::RECORDS_OF_LIFE * synthetic::STEP;
-        self.tracer.step(Input::Tick(Clock { mono, wall: 0 }), &mut self.lines);
-        if self.with_json {
-            self.lines.iter().for_each(|line| JsonLines.line(line, &mut self.json));
-        }
-        black_box(&self.json);
-        self.json.clear();
-        black_box(&self.lines);
-        self.lines.clear();
-    }
-}
-
 fn records(count: u64, with_json: bool) -> serde_json::Value {
-    let mut turn = Turn { tracer: synthetic::tracer(), lines: Vec::new(), json: Vec::new(), with_json };
+    let mut turn = Turn::new(with_json);
     let warm_up = WARM_UP.min(count);
     run(&mut turn, 0, warm_up);
-    let (seconds, allocations) = run(&mut turn, warm_up, warm_up + count);
+    let steady = counting::bytes();
+    let allocations = run(&mut turn, warm_up, warm_up + count);
     let records = count * synthetic::RECORDS_OF_LIFE;
     serde_json::json!({
         "records": records,
-        "seconds": seconds,
-        "records_per_second": records as f64 / seconds,
         "allocations_per_record": allocations as f64 / records as f64,
+        "bytes_grown": counting::bytes() as f64 - steady as f64,
     })
 }
 
-/// Seconds and allocations of the turns alone, without making the records.
-fn run(turn: &mut Turn, from: u64, to: u64) -> (f64, u64) {
-    let (mut seconds, mut allocations) = (0.0, 0);
+/// Allocations of the turns alone, without making the records.
+fn run(turn: &mut Turn, from: u64, to: u64) -> u64 {
+    let mut allocations = 0;
     let mut first = from;
     while first < to {
         let last = (first + BATCH).min(to);
-        let batch = synthetic::lives(first, last);
-        let (began, counted) = (Instant::now(), counting::allocations());
+        let batch = synthetic::records(first, last, synthetic::RECORDS_OF_LIFE);
+        let counted = counting::allocations();
         turn.take(batch, last);
-        seconds += began.elapsed().as_secs_f64();
         allocations += counting::allocations() - counted;
         first = last;
     }
-    (seconds, allocations)
+    allocations
 }
 
 fn live(count: u64) -> serde_json::Value {
-    let mut turn =
-        Turn { tracer: synthetic::tracer(), lines: Vec::new(), json: Vec::new(), with_json: false };
+    let mut turn = Turn::new(false);
     let before = counting::bytes();
     let mut first = 0;
     while first < count {
         let last = (first + BATCH).min(count);
-        turn.take(synthetic::openings(first, last), last);
+        turn.take(synthetic::records(first, last, OPENING), last);
         first = last;
     }
     let bytes = counting::bytes() - before;
     serde_json::json!({
         "connections": count,
         "mebibytes": bytes as f64 / f64::from(1 << 20),
-        "peak_mebibytes": counting::peak() as f64 / f64::from(1 << 20),
+        "peak_resident_mebibytes": peak_resident(),
     })
+}
+
+/// The most memory that this process had resident, in MiB, as the kernel counts it.
+fn peak_resident() -> Option<f64> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    Some(line.trim().trim_end_matches("kB").trim().parse::<f64>().ok()? / 1024.0)
 }

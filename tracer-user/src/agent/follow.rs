@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 use anyhow::Result;
 use tracer_core::{
     event::{Mono, TargetId},
-    input::{End, InventoryUpdate, NewContainer},
+    input::{Declared, End, InventoryUpdate, NewContainer},
     lifecycle::Source,
     output::{EndpointEvent, Subject},
 };
@@ -186,8 +186,8 @@ impl Follower {
         for command in commands {
             match command {
                 Command::Add(pod, subject) => self.add(&pod, subject, now, tracing)?,
-                Command::AddContainer(target, index, container, name) => {
-                    tracing.add_container(new_container(target, index, &container, name, now))?;
+                Command::AddContainer(target, index, container, declared) => {
+                    tracing.add_container(new_container(target, index, &container, declared, now))?;
                 }
                 Command::Name { target, subject, containers } => {
                     tracing.update(InventoryUpdate::Named { target, subject, containers })?;
@@ -212,11 +212,11 @@ impl Follower {
 
     /// A pod that cannot be put in scope now is tried again at the next look.
     fn add(&mut self, pod: &Pod, subject: Arc<Subject>, now: Mono, tracing: &mut impl Tracing) -> Result<()> {
-        let named = |(container, index)| {
-            let name = self.inventory.container_name(&pod.uid, container);
-            new_container(0, index, container, name, now)
+        let new = |(container, index)| {
+            let declared = self.inventory.declared(&pod.uid, container);
+            new_container(0, index, container, declared, now)
         };
-        let containers = pod.containers.iter().zip(0..).map(named).collect();
+        let containers = pod.containers.iter().zip(0..).map(new).collect();
         let added = tracing.add(pod, subject, containers);
         let target = added.map_err(|error| log::warn!("cannot trace pod {}: {error:#}", pod.uid)).ok();
         let commands = self.inventory.added(&pod.uid, target, now);
@@ -229,17 +229,17 @@ fn new_container(
     target: TargetId,
     container: u32,
     found: &Container,
-    name: Arc<str>,
+    declared: Declared,
     time: Mono,
 ) -> NewContainer {
     NewContainer {
         target,
         container,
-        name,
+        name: declared.name,
         pid: found.init.pid,
         pidns: found.pidns,
         cgroup: found.cgroup,
-        stop_signal: None,
+        stop_signal: declared.stop_signal,
         time,
     }
 }

@@ -10,7 +10,7 @@ use std::{
 
 use tracer_core::{
     event::{Mono, TargetId},
-    input::End,
+    input::{Declared, End},
     output::Subject,
     verdict::Gap,
 };
@@ -31,15 +31,15 @@ pub enum Command {
     /// Put the pod in scope. The answer is [`Inventory::added`].
     Add(Box<Pod>, Arc<Subject>),
     /// A container of a target in scope started.
-    AddContainer(TargetId, u32, Container, Arc<str>),
+    AddContainer(TargetId, u32, Container, Declared),
     /// Names were learned.
     Name {
         /// Whose.
         target: TargetId,
         /// How it is called.
         subject: Arc<Subject>,
-        /// How its containers are called, by number.
-        containers: Vec<(u32, Arc<str>)>,
+        /// What is declared of its containers, by number.
+        containers: Vec<(u32, Declared)>,
     },
     /// Deletion of the target was seen.
     PreStop(TargetId, Mono),
@@ -163,7 +163,7 @@ impl Inventory {
         };
         let (complete, meta) = (self.complete, self.meta.get(uid));
         if is_renamed {
-            let containers = self.tracked.get(uid).map(|tracked| tracked.names(meta)).unwrap_or_default();
+            let containers = self.tracked.get(uid).map(|tracked| tracked.declared(meta)).unwrap_or_default();
             commands.push(Command::Name { target, subject: self.subject(uid, netns), containers });
         }
         if let Some(tracked) = self.tracked.get_mut(uid) {
@@ -255,10 +255,10 @@ impl Inventory {
         meta::subject(self.meta.get(uid), uid, netns)
     }
 
-    /// Name of a container: by the API, or the beginning of its id.
+    /// What is declared of a container.
     #[must_use]
-    pub fn container_name(&self, uid: &str, container: &Container) -> Arc<str> {
-        meta::container_name(self.meta.get(uid), container)
+    pub fn declared(&self, uid: &str, container: &Container) -> Declared {
+        meta::declared(self.meta.get(uid), container)
     }
 }
 

@@ -4,12 +4,14 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use tracer_core::{
     event::Mono,
+    input::Declared,
     output::{K8s, Named, Pod as PodName, Subject, Target},
+    signals,
 };
 
 use crate::{
     host::pods::Container,
-    kube::facts::{ContainerKind, PodFacts},
+    kube::facts::{ContainerFacts, ContainerKind, PodFacts},
 };
 
 /// What the API says of a pod.
@@ -27,19 +29,37 @@ pub struct Meta {
     pub runs_to_completion: bool,
     /// Its RuntimeClass.
     pub runtime_class: Option<String>,
-    /// Its containers by their ids: names, and whether they end before the pod does (init containers,
-    /// ephemeral ones).
-    pub containers: BTreeMap<String, (Arc<str>, bool)>,
+    /// Its containers by their ids.
+    pub containers: BTreeMap<String, ContainerMeta>,
+}
+
+/// What the API says of a container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ContainerMeta {
+    /// What tracing is told.
+    pub declared: Declared,
+    /// It ends before the pod does: an init container, or an ephemeral one.
+    pub passing: bool,
+}
+
+impl ContainerMeta {
+    fn new(container: &ContainerFacts) -> Self {
+        let stop_signal = container.stop_signal.as_deref().and_then(signals::number);
+        Self {
+            declared: Declared { name: container.name.as_str().into(), stop_signal },
+            passing: matches!(container.kind, ContainerKind::Init | ContainerKind::Ephemeral),
+        }
+    }
 }
 
 impl Meta {
     /// Of a pod that was described at this time.
     #[must_use]
     pub fn new(pod: &PodFacts, received: Mono) -> Self {
-        let passing = |kind| matches!(kind, ContainerKind::Init | ContainerKind::Ephemeral);
-        let containers = pod.containers.iter().filter_map(|container| {
-            Some((container.id.clone()?, (container.name.as_str().into(), passing(container.kind))))
-        });
+        let containers = pod
+            .containers
+            .iter()
+            .filter_map(|container| Some((container.id.clone()?, ContainerMeta::new(container))));
         Self {
             namespace: pod.namespace.clone(),
             name: pod.name.clone(),
@@ -72,11 +92,14 @@ pub fn subject(meta: Option<&Meta>, uid: &str, netns: u64) -> Arc<Subject> {
     Arc::new(Subject { target: Target { name, netns }, k8s: Some(k8s) })
 }
 
-/// Name of a container: by the API, or the beginning of its id.
+/// What the API says of a container; until then the beginning of its id is its name.
 #[must_use]
-pub fn container_name(meta: Option<&Meta>, container: &Container) -> Arc<str> {
-    let named = meta.and_then(|meta| meta.containers.get(&container.id)).map(|(name, _)| Arc::clone(name));
-    named.unwrap_or_else(|| container.id.chars().take(12).collect::<String>().into())
+pub fn declared(meta: Option<&Meta>, container: &Container) -> Declared {
+    let known = meta.and_then(|meta| meta.containers.get(&container.id));
+    known.map_or_else(
+        || Declared { name: container.id.chars().take(12).collect::<String>().into(), stop_signal: None },
+        |known| known.declared.clone(),
+    )
 }
 
 /// Parts of the names of runtimes that give a pod a network of its own, in a kernel of its own.

@@ -14,7 +14,7 @@ use anyhow::Result;
 use tokio::sync::mpsc;
 use tracer_core::{
     event::TargetId,
-    input::{End, InventoryUpdate, NewContainer, NewTarget},
+    input::{Declared, End, InventoryUpdate, NewContainer, NewTarget},
     output::Subject,
 };
 
@@ -27,6 +27,7 @@ use crate::{
     host::{
         cgroup::Cgroup,
         netns::{self, Netns},
+        probers::Probers,
         process::{self, Process},
     },
     pipeline::{Pipeline, TargetSpec},
@@ -86,7 +87,7 @@ struct Found {
 
 /// A container of a target: its first process, and its cgroup if that is known.
 struct Member {
-    name: Arc<str>,
+    declared: Declared,
     init: Process,
     cgroup: Option<Cgroup>,
 }
@@ -102,6 +103,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<Outcome> {
 async fn trace(arguments: &Arguments, found: Vec<Found>) -> Result<Outcome> {
     let interrupt = interrupted()?;
     let (mut pipeline, verdicts) = arguments.options.start()?;
+    // On a node the kubelet's probes are no traffic. One that is started again meanwhile is not known.
+    pipeline.set_probers(Probers::default().look())?;
     pipeline.observe(Box::new(tally(&verdicts)));
     let mut targets = Vec::new();
     let (tell, mut updates) = mpsc::channel(16);
@@ -197,15 +200,15 @@ fn add(pipeline: &mut Pipeline, found: &Found, arguments: &Arguments) -> Result<
     subject.target.netns = inside.identity.inode;
     let machine = process::machine_pidns()?;
     let mut containers = Vec::new();
-    for (Member { name, init, cgroup }, container) in found.containers.iter().zip(0..) {
+    for (Member { declared, init, cgroup }, container) in found.containers.iter().zip(0..) {
         containers.push(NewContainer {
             target: 0,
             container,
-            name: name.clone(),
+            name: declared.name.clone(),
             pid: init.pid,
             pidns: (init.pidns != machine).then_some(u32::try_from(init.pidns)?),
             cgroup: cgroup.as_ref().map(|cgroup| cgroup.id),
-            stop_signal: None,
+            stop_signal: declared.stop_signal,
             time,
         });
     }

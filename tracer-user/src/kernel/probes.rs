@@ -10,10 +10,10 @@ use std::{
 use anyhow::{Context, Result, bail};
 use aya::{
     Ebpf, EbpfLoader,
-    maps::{HashMap, MapData, PerCpuArray},
+    maps::{Array, HashMap, MapData, PerCpuArray},
     programs::{KProbe, Program, RawTracePoint},
 };
-use tracer_common::{Counters, InitEntry, LANES, MAX_TARGETS, Pod, ScopeEntry, TWINS, TwinState};
+use tracer_common::{Counters, InitEntry, LANES, MAX_TARGETS, Mode, Pod, ScopeEntry, TWINS, TwinState};
 
 use super::{
     facts::Facts,
@@ -68,6 +68,7 @@ pub struct Probes {
     ebpf: Ebpf,
     scope: HashMap<MapData, u64, Bytes<SCOPE_ENTRY>>,
     scope_cgroups: HashMap<MapData, u64, Bytes<SCOPE_ENTRY>>,
+    any_armed: Array<MapData, u32>,
     inits: HashMap<MapData, u32, Bytes<INIT_ENTRY>>,
     probers: HashMap<MapData, u32, u32>,
     counters: PerCpuArray<MapData, Bytes<COUNTERS>>,
@@ -104,6 +105,9 @@ impl Probes {
             scope: HashMap::try_from(ebpf.take_map("SCOPE").context("the object has no map SCOPE")?)?,
             scope_cgroups: HashMap::try_from(
                 ebpf.take_map("SCOPE_CGROUPS").context("the object has no map SCOPE_CGROUPS")?,
+            )?,
+            any_armed: Array::try_from(
+                ebpf.take_map("ANY_ARMED").context("the object has no map ANY_ARMED")?,
             )?,
             inits: HashMap::try_from(ebpf.take_map("INITS").context("the object has no map INITS")?)?,
             probers: HashMap::try_from(ebpf.take_map("PROBERS").context("the object has no map PROBERS")?)?,
@@ -185,13 +189,33 @@ impl Probes {
     /// If the table is full.
     pub fn scope(&mut self, key: ScopeKey, entry: ScopeEntry) -> Result<()> {
         let (map, key) = self.scope_map(key);
-        map.insert(key, to_array(&entry), 0).context("cannot put a target in scope: too many targets")
+        map.insert(key, to_array(&entry), 0).context("cannot put a target in scope: too many targets")?;
+        if entry.mode == Mode::ARMED {
+            self.any_armed.set(0, 1, 0).context("cannot arm the kernel programs")?;
+        }
+        Ok(())
     }
 
     /// Takes a namespace or cgroup out of scope. That it is gone already is no error.
     pub fn unscope(&mut self, key: ScopeKey) {
         let (map, key) = self.scope_map(key);
         let _ = map.remove(&key);
+        self.disarm();
+    }
+
+    /// Lets the programs of reads and writes rest if no target is armed. The programs arm a target by
+    /// themselves, and say that any is only then: so it is cleared first, and looked afterwards.
+    fn disarm(&mut self) {
+        let is_armed = |entry: &Bytes<SCOPE_ENTRY>| {
+            ScopeEntry::read_from(entry).is_some_and(|entry| entry.mode == Mode::ARMED)
+        };
+        let armed = |map: &HashMap<MapData, u64, Bytes<SCOPE_ENTRY>>| {
+            map.iter().filter_map(Result::ok).any(|(_, entry)| is_armed(&entry))
+        };
+        // What fails leaves it set, which costs time only.
+        if self.any_armed.set(0, 0, 0).is_ok() && (armed(&self.scope) || armed(&self.scope_cgroups)) {
+            let _ = self.any_armed.set(0, 1, 0);
+        }
     }
 
     fn scope_map(&mut self, key: ScopeKey) -> (&mut HashMap<MapData, u64, Bytes<SCOPE_ENTRY>>, u64) {

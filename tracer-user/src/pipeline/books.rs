@@ -10,7 +10,7 @@ use tracer_core::{
 };
 
 use super::Pipeline;
-use crate::{clock, host::counters::TotalsReader};
+use crate::host::counters::TotalsReader;
 
 /// Attempts to read both sides of the books at the same instant. On a busy target the counters change
 /// all the time, but a reading takes some 50 µs.
@@ -34,12 +34,21 @@ impl Pipeline {
         let unattributed = self.tracer.records().unattributed;
         let before = std::mem::replace(&mut self.unattributed, unattributed);
         self.tell_lost("attribute", "no_target", unattributed.saturating_sub(before));
+        if self.output.has_room() {
+            self.tell_dropped();
+        }
     }
 
-    pub(super) fn tell_lost(&mut self, stage: &str, reason: &str, count: u64) {
+    /// Tells lines that found the output's queue full.
+    pub(super) fn tell_dropped(&mut self) {
+        let dropped = self.output.take_dropped();
+        self.tell_lost("sink", "slow_reader", dropped);
+    }
+
+    fn tell_lost(&mut self, stage: &str, reason: &str, count: u64) {
         if count > 0 {
             let lost = LostEvent { stage: stage.to_owned(), reason: reason.to_owned(), count };
-            self.tracer.announce(clock::mono_ns(), Body::Lost(lost), &mut self.lines);
+            self.add_line(Body::Lost(lost));
         }
     }
 

@@ -259,7 +259,7 @@ impl Pipeline {
         }
         let time = clock::mono_ns();
         self.input(Input::Inventory(InventoryUpdate::Finished { target, time, interface_gone, end }));
-        self.deliver_surely()
+        self.deliver()
     }
 }
 

@@ -1,7 +1,7 @@
 //! Lines on their way out: a bounded queue, and a thread that renders and writes them.
 //!
-//! Writing may be slow or stuck; tracing must not be. Lines that find the queue full are dropped and
-//! counted, and the count is written as a line of its own as soon as there is room.
+//! Writing may be slow or stuck; tracing must not be. The queue is bounded by bytes: lines that find it
+//! full are dropped and counted, and the count is written as a line of its own as soon as there is room.
 
 pub mod jsonl;
 pub(crate) mod names;

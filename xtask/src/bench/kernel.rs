@@ -11,13 +11,18 @@ use super::{
     tight,
     tracers::{Tracers, Variant},
 };
-use crate::build;
 
 const ROUNDS: usize = 5;
 const CONNECTIONS: u32 = 20_000;
 const SWITCH: &str = "/proc/sys/kernel/bpf_stats_enabled";
 /// The hooks that a connection passes.
-const HOOKS: [&CStr; 3] = [c"inet_sock_set_state", c"tcp_send_reset", c"tcp_receive_reset"];
+const HOOKS: [&CStr; 5] = [
+    c"inet_sock_set_state",
+    c"tcp_send_reset",
+    c"tcp_receive_reset",
+    c"sock_send_length",
+    c"sock_recv_length",
+];
 /// What a known pod may cost, in floors of the hooks it passes.
 const KNOWN_IN_FLOORS: f64 = 3.0;
 
@@ -31,7 +36,7 @@ struct Spent {
 /// Runs the loop under empty programs, ours and theirs, round by round.
 pub(crate) fn measure() -> Result<Vec<Figure>> {
     let _switch = Switch::on()?;
-    let tracers = Tracers::new(build::release()?)?;
+    let tracers = Tracers::new(super::lastpacket()?)?;
     let pod = Pod::start(1)?;
     let variants = [Variant::Known, Variant::Armed, Variant::Tcpstates, Variant::Bpftrace];
     let mut floors = Vec::new();

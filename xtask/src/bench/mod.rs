@@ -1,12 +1,21 @@
 //! `cargo xtask bench`: what lastpacket costs, measured beside what was promised. Each part is a module
 //! that gives its figures.
 
+mod agent;
 mod figure;
+pub(crate) mod flood;
 mod floor;
+mod following;
+pub(crate) mod hold;
 mod kernel;
+mod link;
+mod loss;
 mod machine;
+mod plot;
 mod pod;
+mod process;
 mod report;
+mod scale;
 mod start;
 mod table;
 pub(crate) mod tight;
@@ -14,14 +23,15 @@ mod toolbox;
 mod traced;
 mod tracers;
 mod work;
+mod wrk;
 
-use std::fmt;
+use std::{env, fmt, path::PathBuf};
 
 use anyhow::{Result, bail};
 use clap::ValueEnum;
 
 use self::{figure::Figure, machine::Machine};
-use crate::shell;
+use crate::{build, shell};
 
 /// What to measure.
 #[derive(clap::Args)]
@@ -44,8 +54,16 @@ pub(crate) enum Part {
     Report,
     /// Rate of a tight loop of connections, untraced, traced, and traced by others
     Traced,
+    /// wrk against nginx, untraced and traced
+    Wrk,
     /// Time in kernel programs, ours and others'
     Kernel,
+    /// Many pods and many connections: memory, processor time, time to the verdict
+    Scale,
+    /// The highest rate without a lost record
+    Loss,
+    /// The agent on a node of 250 pods: memory, processor time
+    Agent,
 }
 
 impl Part {
@@ -55,7 +73,11 @@ impl Part {
             Self::Work => work::measure(),
             Self::Report => report::measure(),
             Self::Traced => traced::measure(),
+            Self::Wrk => wrk::measure(),
             Self::Kernel => kernel::measure(),
+            Self::Scale => scale::measure(),
+            Self::Loss => loss::measure(),
+            Self::Agent => agent::measure(),
         }
     }
 }
@@ -67,6 +89,11 @@ impl fmt::Display for Part {
     }
 }
 
+/// What is measured: the release binary, or the one that the tests are told to use, too.
+fn lastpacket() -> Result<PathBuf> {
+    env::var_os("LASTPACKET_BIN").map_or_else(build::release, |path| Ok(path.into()))
+}
+
 /// Measures, prints a table a part, and fails if a goal is missed.
 pub(crate) fn run(args: &Args) -> Result<()> {
     if !shell::is_root() {
@@ -76,11 +103,15 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let parts = if args.parts.is_empty() { Part::value_variants() } else { &args.parts };
     let mut missed = Vec::new();
     for part in parts {
+        eprintln!("    {part}");
         let figures = part.measure()?;
         table::print(*part, &figures);
         table::keep(*part, &figures, &machine)?;
         if args.record {
             table::record(*part, &figures, &machine)?;
+            if *part == Part::Scale {
+                plot::record()?;
+            }
         }
         missed.extend(figures.into_iter().filter(|figure| !figure.is_reached()).map(|figure| figure.name));
     }

@@ -8,8 +8,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use super::figure::{Figure, Goal};
-use crate::build;
+use super::{
+    figure::{Figure, Goal},
+    process,
+};
 
 const RUNS: usize = 10;
 /// Long enough for what starts late to be counted in the resident memory.
@@ -17,7 +19,7 @@ const SETTLED: Duration = Duration::from_secs(1);
 
 /// Starts the tracer on a process of its own, again and again.
 pub(crate) fn measure() -> Result<Vec<Figure>> {
-    let lastpacket = build::release()?;
+    let lastpacket = super::lastpacket()?;
     let size = fs::metadata(&lastpacket).context("cannot read the binary")?.len() as f64 / 1e6;
     let runs = (0..RUNS).map(|_| trace_once(&lastpacket)).collect::<Result<Vec<_>>>()?;
     let (armed, resident) = runs.into_iter().unzip();
@@ -53,10 +55,7 @@ fn read(trace: &mut Child, started: Instant) -> Result<(f64, f64)> {
     lines.find(|line| line.contains("\"type\":\"phase\"")).context("lastpacket ended before it was armed")?;
     let armed = started.elapsed().as_secs_f64() * 1e3;
     std::thread::sleep(SETTLED);
-    let status = fs::read_to_string(format!("/proc/{}/status", trace.id())).context("lastpacket ended")?;
-    let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
-    let kib: f64 = resident.trim().trim_end_matches("kB").trim().parse().context("VmRSS is no number")?;
-    Ok((armed, kib / 1024.0))
+    Ok((armed, process::resident(trace.id())?))
 }
 
 /// The namespace is made by the program that was started, a moment after its start.

@@ -5,13 +5,13 @@ use std::{
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     os::fd::AsRawFd,
     process::Command,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
-use super::pod::Pod;
+use super::{link::enter_verb, pod::Pod};
 use crate::shell;
 
 /// Connections to one address of 127.0.0.0/8: fewer than there are ports, as each rests in TIME_WAIT.
@@ -26,6 +26,9 @@ pub(crate) struct Args {
     /// End them by RST (linger 0) instead of FIN
     #[arg(long)]
     reset: bool,
+    /// So many a second, instead of as many as can be
+    #[arg(long)]
+    rate: Option<f64>,
 }
 
 /// Runs the loop and prints its rate as JSON.
@@ -34,6 +37,10 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let port = listener.local_addr().context("cannot read the own address")?.port();
     let began = Instant::now();
     for number in 0..args.count {
+        if let Some(rate) = args.rate {
+            let due = began + Duration::from_secs_f64(f64::from(number) / rate);
+            std::thread::sleep(due.saturating_duration_since(Instant::now()));
+        }
         let address = Ipv4Addr::from_bits(Ipv4Addr::LOCALHOST.to_bits() + number / PER_ADDRESS);
         once(&listener, (address, port).into(), args.reset)
             .with_context(|| format!("connection {number} failed"))?;
@@ -76,13 +83,17 @@ fn linger_0(stream: &TcpStream) -> Result<()> {
     Ok(())
 }
 
+/// What runs the loop in a pod's network namespace.
+pub(crate) fn command(pod: &Pod, count: u32) -> Result<Command> {
+    let mut command = enter_verb(pod, "tight")?;
+    command.args(["--count", &count.to_string()]);
+    Ok(command)
+}
+
 /// Runs the loop in a pod's network namespace: connections a second.
 pub(crate) fn rate(pod: &Pod, count: u32, reset: bool) -> Result<f64> {
-    let program = std::env::current_exe().context("cannot find the own program")?;
-    let mut command = Command::new("nsenter");
-    command.arg(format!("--net=/proc/{}/ns/net", pod.pid())).arg(program);
-    command.args(["tight", "--count", &count.to_string()]).args(reset.then_some("--reset"));
-    let said = shell::capture(&mut command)?;
+    let mut command = command(pod, count)?;
+    let said = shell::capture(command.args(reset.then_some("--reset")))?;
     let result: Value = serde_json::from_str(&said).with_context(|| format!("the loop said {said}"))?;
     result["connections_per_second"].as_f64().context("the loop told no rate")
 }

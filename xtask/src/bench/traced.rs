@@ -5,10 +5,9 @@ use anyhow::Result;
 use super::{
     figure::{Figure, Goal},
     pod::Pod,
-    tight,
+    process, tight,
     tracers::{Tracers, Variant},
 };
-use crate::build;
 
 const ROUNDS: usize = 7;
 /// Connections a run, about a second.
@@ -16,30 +15,41 @@ const CONNECTIONS: u32 = 20_000;
 
 /// Rates by variant, a value per round.
 type Rates = Vec<(Variant, Vec<f64>)>;
+/// Seconds of processor time per million connections, of the tracers that are ours.
+type Spent = Vec<(Variant, Vec<f64>)>;
 
 /// Runs all variants in turn, round by round.
 pub(crate) fn measure() -> Result<Vec<Figure>> {
-    let tracers = Tracers::new(build::release()?)?;
+    let tracers = Tracers::new(super::lastpacket()?)?;
     let pod = Pod::start(1)?;
     let mut figures = Vec::new();
     for (ending, reset) in [("FIN", false), ("RST", true)] {
-        let rates = rounds(&tracers, &pod, reset)?;
+        let (rates, spent) = rounds(&tracers, &pod, reset)?;
         figures.extend(compare(ending, &rates));
+        figures.extend(spent.into_iter().map(|(variant, seconds)| {
+            let name = format!("{ending}: {}", variant.name());
+            Figure::new(name, "CPU s/million connections", seconds, Goal::None)
+        }));
     }
     Ok(figures)
 }
 
-fn rounds(tracers: &Tracers, pod: &Pod, reset: bool) -> Result<Rates> {
+fn rounds(tracers: &Tracers, pod: &Pod, reset: bool) -> Result<(Rates, Spent)> {
+    let mut spent: Spent = [Variant::Known, Variant::Armed].map(|variant| (variant, Vec::new())).into();
     let mut rates: Rates = Variant::ALL.map(|variant| (variant, Vec::new())).into();
     for round in 0..ROUNDS {
         eprintln!("    round {} of {ROUNDS}, ended by {}", round + 1, if reset { "RST" } else { "FIN" });
         for (variant, rates) in &mut rates {
             let tracer = tracers.start(*variant, pod)?;
+            let cpu = || tracer.pids().first().map_or(Ok(0.0), |pid| process::cpu_seconds(*pid));
+            let before = cpu()?;
             rates.push(tight::rate(pod, CONNECTIONS, reset)?);
-            drop(tracer);
+            if let Some((_, spent)) = spent.iter_mut().find(|(ours, _)| ours == variant) {
+                spent.push((cpu()? - before) / f64::from(CONNECTIONS) * 1e6);
+            }
         }
     }
-    Ok(rates)
+    Ok((rates, spent))
 }
 
 /// The untraced rate, and each variant's share of it, round by round.

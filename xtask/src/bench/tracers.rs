@@ -62,13 +62,22 @@ pub(crate) struct Tracer {
 /// What is needed to start tracers.
 pub(crate) struct Tracers {
     lastpacket: PathBuf,
-    toolbox: Toolbox,
+    toolbox: Option<Toolbox>,
 }
 
 impl Tracers {
     /// With the release binary and the tools of others.
     pub(crate) fn new(lastpacket: PathBuf) -> Result<Self> {
-        Ok(Self { lastpacket, toolbox: Toolbox::prepare()? })
+        Ok(Self { lastpacket, toolbox: Some(Toolbox::prepare()?) })
+    }
+
+    /// With the release binary alone.
+    pub(crate) fn ours(lastpacket: PathBuf) -> Self {
+        Self { lastpacket, toolbox: None }
+    }
+
+    fn theirs(&self, words: &[&str]) -> Result<Command> {
+        Ok(self.toolbox.as_ref().context("the tools of others are not there")?.command(words))
     }
 
     /// Starts the tracer of a variant for `pod` and waits until it is attached.
@@ -85,8 +94,8 @@ impl Tracers {
                 trace.args(["trace", "--format", "json", "--pid", &pod.pid().to_string()]);
                 trace
             }
-            Variant::Tcpstates => self.toolbox.command(&["/usr/sbin/tcpstates"]),
-            Variant::Bpftrace => self.toolbox.command(&["/usr/bin/bpftrace", "-e", ONE_LINER]),
+            Variant::Tcpstates => self.theirs(&["/usr/sbin/tcpstates"])?,
+            Variant::Bpftrace => self.theirs(&["/usr/bin/bpftrace", "-e", ONE_LINER])?,
             Variant::Tcpdump => {
                 let mut capture = Command::new("nsenter");
                 capture.arg(format!("--net=/proc/{}/ns/net", pod.pid()));

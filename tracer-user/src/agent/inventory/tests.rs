@@ -1,9 +1,7 @@
 //! What the inventory makes of what is seen.
 
-use std::collections::BTreeMap;
-
 use super::*;
-use crate::host::process::Process;
+use crate::{agent::meta::ContainerMeta, host::process::Process};
 
 const SECOND: Mono = 1_000_000_000;
 
@@ -84,11 +82,12 @@ fn deleted(time: Mono) -> Meta {
 
 /// By the API: containers that end before the pod does, and those that do not.
 fn with_containers(passing: &[&str], lasting: &[&str]) -> Meta {
-    let named = |ids: &[&str], passing: bool| -> BTreeMap<String, (Arc<str>, bool)> {
-        ids.iter().map(|id| ((*id).to_owned(), ((*id).into(), passing))).collect()
+    let known = |id: &str, passing: bool| {
+        let declared = Declared { name: id.into(), stop_signal: None };
+        (id.to_owned(), ContainerMeta { declared, passing })
     };
-    let mut containers = named(passing, true);
-    containers.extend(named(lasting, false));
+    let passing = passing.iter().map(|id| known(id, true));
+    let containers = passing.chain(lasting.iter().map(|id| known(id, false))).collect();
     Meta { containers, ..meta() }
 }
 
@@ -125,7 +124,7 @@ fn names_come_with_the_api_and_outlive_its_object() {
         panic!("{commands:?}")
     };
     assert_eq!((subject.target.name.as_str(), subject.target.netns), ("shop/web-1", 7));
-    assert_eq!(containers.as_slice(), [(0, "a".into())]);
+    assert_eq!(containers.as_slice(), [(0, Declared { name: "a".into(), stop_signal: None })]);
     assert_eq!(inventory.forgotten("uid", 5), [Command::PreStop(1, 5)], "a forced deletion");
     assert_eq!(inventory.subject("uid", 7).target.name, "shop/web-1");
 }
@@ -330,4 +329,17 @@ fn a_network_of_another_kernel_is_a_doubt() {
     by_program.scanned(&[kata], 0, &seen());
     let gap = Gap::ForeignNetwork("qemu-system-x86".to_owned());
     assert_eq!(by_program.added("uid", Some(1), 0), [Command::Doubt(1, gap)]);
+}
+
+#[test]
+fn a_stop_signal_is_declared_as_soon_as_the_api_tells_it() {
+    let mut known = with_containers(&[], &["a"]);
+    let declared = Declared { name: "web".into(), stop_signal: Some(28) };
+    known.containers.insert("a".to_owned(), ContainerMeta { declared: declared.clone(), passing: false });
+    let commands = inventory(&["a"]).described("uid", known);
+    let told = commands.iter().find_map(|command| match command {
+        Command::Name { containers, .. } => Some(containers.clone()),
+        _ => None,
+    });
+    assert_eq!(told, Some(vec![(0, declared)]));
 }

@@ -2,19 +2,18 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::Arc,
     time::Duration,
 };
 
 use tracer_core::{
     event::{Mono, TargetId},
-    input::End,
+    input::{Declared, End},
     verdict::Gap,
 };
 
 use super::{Command, View};
 use crate::{
-    agent::meta::{Meta, container_name, has_foreign_network},
+    agent::meta::{Meta, declared, has_foreign_network},
     host::pods::{Container, Pod},
 };
 
@@ -73,8 +72,8 @@ impl Tracked {
             if !self.containers.contains_key(&container.id) {
                 let index = self.containers.len() as u32;
                 self.containers.insert(container.id.clone(), index);
-                let name = container_name(meta, container);
-                commands.push(Command::AddContainer(self.target, index, container.clone(), name));
+                let declared = declared(meta, container);
+                commands.push(Command::AddContainer(self.target, index, container.clone(), declared));
             }
         }
         let vanished: Vec<u32> = self.vanished(pod).map(|(_, index)| index).collect();
@@ -101,7 +100,7 @@ impl Tracked {
             return None;
         }
         let passing = |id: &str, index| {
-            let by_api = meta.and_then(|meta| meta.containers.get(id)).map(|(_, passing)| *passing);
+            let by_api = meta.and_then(|meta| meta.containers.get(id)).map(|known| known.passing);
             by_api.unwrap_or_else(|| view.completed(self.target, index))
         };
         let (passed, ended): (Vec<_>, Vec<_>) =
@@ -197,13 +196,10 @@ impl Tracked {
         Some((interface_gone, end))
     }
 
-    /// How its containers are called, by number.
-    pub(super) fn names(&self, meta: Option<&Meta>) -> Vec<(u32, Arc<str>)> {
-        let named = |(id, index): (&String, &u32)| {
-            let (name, _) = meta?.containers.get(id)?;
-            Some((*index, Arc::clone(name)))
-        };
-        self.containers.iter().filter_map(named).collect()
+    /// What is declared of its containers, by number.
+    pub(super) fn declared(&self, meta: Option<&Meta>) -> Vec<(u32, Declared)> {
+        let known = |(id, index): (&String, &u32)| Some((*index, meta?.containers.get(id)?.declared.clone()));
+        self.containers.iter().filter_map(known).collect()
     }
 
     /// The ids of all containers that it had.

@@ -7,7 +7,10 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use tracer_core::output::{Subject, Target};
+use tracer_core::{
+    input::Declared,
+    output::{Subject, Target},
+};
 
 use super::{Arguments, Found, Member, pods};
 use crate::host::{
@@ -47,7 +50,10 @@ pub(super) async fn find(arguments: &Arguments) -> Result<Vec<Found>> {
 
 /// A target that is no pod.
 fn target(name: String, netns: PathBuf, inits: Vec<Process>, cgroup: Option<&Cgroup>) -> Found {
-    let member = |init: Process| Member { name: init.comm.as_str().into(), init, cgroup: cgroup.cloned() };
+    let member = |init: Process| {
+        let declared = Declared { name: init.comm.as_str().into(), stop_signal: None };
+        Member { declared, init, cgroup: cgroup.cloned() }
+    };
     let subject = Arc::new(Subject { target: Target { name, netns: 0 }, k8s: None });
     Found { subject, netns, containers: inits.into_iter().map(member).collect(), late: false }
 }

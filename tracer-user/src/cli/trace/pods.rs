@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 
 use super::{Arguments, Found, Member};
 use crate::{
-    agent::meta::{Meta, container_name, subject},
+    agent::meta::{Meta, declared, subject},
     clock,
     host::{
         cgroup::{Cgroup, Hierarchy},
@@ -117,8 +117,8 @@ fn target(pod: &Pod, facts: Option<&PodFacts>) -> Result<Found> {
     let meta: Option<Meta> = facts.map(|facts| Meta::new(facts, clock::mono_ns()));
     let mut containers = Vec::new();
     for container in &pod.containers {
-        let (name, init) = (container_name(meta.as_ref(), container), container.init.clone());
-        containers.push(Member { name, init, cgroup: Some(cgroup_of(container)?) });
+        let (declared, init) = (declared(meta.as_ref(), container), container.init.clone());
+        containers.push(Member { declared, init, cgroup: Some(cgroup_of(container)?) });
     }
     Ok(Found {
         subject: subject(meta.as_ref(), &pod.uid, pod.netns_inode),

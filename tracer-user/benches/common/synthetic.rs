@@ -19,8 +19,6 @@ pub(crate) const STEP: u64 = 1_000;
 const LIFE: [(u8, u8); 5] = [(10, 3), (3, 1), (1, 8), (8, 9), (9, 7)];
 /// How many records a connection makes in its life.
 pub(crate) const RECORDS_OF_LIFE: u64 = LIFE.len() as u64;
-/// Of these, the changes that open it.
-const OPENING: usize = 2;
 
 /// A tracer that knows one target with one container.
 pub(crate) fn tracer() -> Tracer {
@@ -54,17 +52,9 @@ pub(crate) fn tracer() -> Tracer {
     tracer
 }
 
-/// The records of connections number `from` to `to`, each from its opening to its end.
-pub(crate) fn lives(from: u64, to: u64) -> Vec<Bytes> {
-    records(from, to, &LIFE)
-}
-
-/// The records that open connections number `from` to `to`.
-pub(crate) fn openings(from: u64, to: u64) -> Vec<Bytes> {
-    records(from, to, &LIFE[..OPENING])
-}
-
-fn records(from: u64, to: u64, changes: &[(u8, u8)]) -> Vec<Bytes> {
+/// The first records of connections number `from` to `to`, so many of each: two open it, all end it.
+pub(crate) fn records(from: u64, to: u64, of_each: u64) -> Vec<Bytes> {
+    let changes = &LIFE[..of_each as usize];
     // As the ring buffer's reader does it: many records share an allocation.
     let mut space = BytesMut::with_capacity((to - from) as usize * changes.len() * size_of::<StateRecord>());
     let numbered = (from..to).flat_map(|number| (0u64..).zip(changes).map(move |change| (number, change)));
