@@ -66,7 +66,7 @@ fn page(lastpacket: &Path) -> Result<Page> {
     let seconds = began.elapsed().as_secs_f64();
     fs::remove_file(&path).context("cannot remove the events")?;
     ensure!(ended.code() == Some(UNPROVEN) && events >= 1_000_000, "{events} events, and {ended}");
-    let size = fs::metadata(&html).context("there is no page")?.len() as f64 / (1 << 20) as f64;
+    let size = fs::metadata(&html).context("there is no page")?.len() as f64 / f64::from(1 << 20);
     Ok(Page { seconds, memory, size })
 }
 
