@@ -29,7 +29,7 @@ pub fn trials() -> Vec<Trial> {
         needs::live("two_containers_end_each_in_its_own_way", two_containers),
         needs::live("a_container_that_is_restarted_is_judged_twice", restarted),
         // An open fault, see docs/skipped-tests.md.
-        needs::live("a_pod_that_is_removed_at_once_has_a_verdict", removed_at_once).with_ignored_flag(true),
+        needs::live("a_pod_that_is_removed_at_once_has_a_verdict", removed_at_once),
         needs::live("twenty_pods_stopped_at_once_are_told_apart", twenty),
     ]
 }

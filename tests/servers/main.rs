@@ -34,12 +34,9 @@ fn main() -> Result<ExitCode> {
     let mut arguments = Arguments::from_args();
     arguments.test_threads.get_or_insert(AT_ONCE);
     let results = Results::default();
-    let all = env::var_os("LASTPACKET_SERVERS_REPEAT").is_some();
     let trials = ROWS.iter().map(|row| {
         let results = Arc::clone(&results);
-        let trial = needs::live(test_name(row), move || rehearse(row, &results));
-        // Named in docs/skipped-tests.md.
-        if row.open_fault.is_some() && !all { trial.with_ignored_flag(true) } else { trial }
+        needs::live(test_name(row), move || rehearse(row, &results))
     });
     let trials = trials.collect();
     needs::explain_skips();

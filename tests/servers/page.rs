@@ -30,7 +30,7 @@ pub fn renew(page: &str, results: &BTreeMap<String, Vec<Seen>>) -> Result<String
 fn table(server: &str, results: &BTreeMap<String, Vec<Seen>>) -> String {
     let rows = ROWS.iter().filter(|row| row.server == server).map(|row| {
         let seen = results.get(&test_name(row)).map(Vec::as_slice).unwrap_or_default();
-        format!("| `{}` | {} | {} | {} |\n", words(row), clients(seen), verdicts(seen), why(row))
+        format!("| `{}` | {} | {} | {} |\n", words(row), clients(seen), verdicts(seen), row.why)
     });
     let heads = "\n| `lastpacket rehearse $OPTIONS …` | clients | verdict | why |\n|---|---|---|---|\n";
     format!("{heads}{}\n", rows.collect::<String>())
@@ -39,15 +39,6 @@ fn table(server: &str, results: &BTreeMap<String, Vec<Seen>>) -> String {
 /// Without the gaps that an option left out leaves.
 fn words(row: &Row) -> String {
     row.words.split_whitespace().collect::<Vec<_>>().join(" ")
-}
-
-fn why(row: &Row) -> String {
-    match row.open_fault {
-        Some(fault) => {
-            format!("{}. **Where verdict and clients disagree, believe the clients:** {fault}", row.why)
-        }
-        None => row.why.to_owned(),
-    }
 }
 
 fn clients(seen: &[Seen]) -> String {

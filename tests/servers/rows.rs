@@ -24,8 +24,6 @@ pub struct Row {
     pub clients: Clients,
     /// What the settings are documented to do.
     pub why: &'static str,
-    /// What lastpacket is known to judge wrongly in this row: then it is no part of CI.
-    pub open_fault: Option<&'static str>,
 }
 
 /// What all rows have in common.
@@ -38,11 +36,7 @@ const fn row(
     clients: Clients,
     why: &'static str,
 ) -> Row {
-    Row { server, name, words, clients, why, open_fault: None }
-}
-
-const fn open(row: Row, fault: &'static str) -> Row {
-    Row { open_fault: Some(fault), ..row }
+    Row { server, name, words, clients, why }
 }
 
 use Clients::{Cut, Races, Served};
@@ -71,11 +65,7 @@ macro_rules! haproxy {
 
 macro_rules! apache {
     ($options:literal) => {
-        concat!(
-            "--load fresh:50/s,long:2:3s --path /index --long-path /slow ",
-            $options,
-            " -- sh docs/servers/apache.sh"
-        )
+        concat!("--path /index --long-path /slow ", $options, " -- sh docs/servers/apache.sh")
     };
 }
 
@@ -252,15 +242,12 @@ pub const ROWS: [Row; 36] = [
         Cut,
         "`--graceful-timeout 1` is shorter than the requests",
     ),
-    open(
-        row(
-            "gunicorn",
-            "tls",
-            gunicorn!("--tls --pre-stop 'sleep 2'", " --certfile '{cert}' --keyfile '{key}'"),
-            Races,
-            "the same over TLS",
-        ),
-        "a client's close_notify that gunicorn leaves unread is told as a certain loss",
+    row(
+        "gunicorn",
+        "tls",
+        gunicorn!("--tls --pre-stop 'sleep 2'", " --certfile '{cert}' --keyfile '{key}'"),
+        Races,
+        "the same over TLS",
     ),
     row("uvicorn", "sigterm", uvicorn!("", ""), Cut, "the listener closes at once"),
     row(
@@ -316,14 +303,11 @@ pub const ROWS: [Row; 36] = [
         "`connection: close` until traffic has stopped, then closes",
     ),
     row("hyper", "graceful_tls", "--tls --demo graceful", Served, "the same over TLS"),
-    open(
-        row(
-            "hyper",
-            "graceful_tls_http2",
-            "--tls --http2 --demo graceful",
-            Served,
-            "GOAWAY after the next answer",
-        ),
-        "now and then the close of a connection that has crossed with the client's is told as a certain loss",
+    row(
+        "hyper",
+        "graceful_tls_http2",
+        "--tls --http2 --demo graceful",
+        Served,
+        "GOAWAY after the next answer",
     ),
 ];

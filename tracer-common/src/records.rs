@@ -187,14 +187,21 @@ pub struct Exchange {
     /// Bytes that had been read without an answer when the last answer began: what is unanswered if
     /// that answer turns out to be a farewell (a TLS close_notify).
     pub before_answer: u32,
+    /// Bytes written since that no answer is made of: a TLS alert, HTTP/2's own frames.
+    pub farewell: u32,
     /// 1 if anything is known of the connection; else all else is 0.
-    pub known: u32,
+    pub known: u8,
     /// One of [`Answer`].
     pub answer: u8,
     /// One of [`Protocol`].
     pub protocol: u8,
-    /// 1 if so little was written since that it may be an answer or not (over TLS).
-    pub doubtful: u16,
+    /// Over TLS: 1 if what is unanswered may be no request, or if so little was written since that it may
+    /// be an answer or not.
+    pub doubtful: u8,
+    /// 1 if what is unanswered begins as an HTTP/1 request does.
+    pub asks: u8,
+    /// Always 0.
+    pub reserved: [u8; 7],
     /// CLOCK_MONOTONIC in ns of the first write since the last read; 0 for none.
     pub first_write_at: u64,
     /// CLOCK_MONOTONIC in ns of the last write; 0 for none.
@@ -376,8 +383,8 @@ pod!(
     Tuple = 36,
     Socket = 64,
     Segment = 8,
-    Exchange = 56,
-    StateRecord = 216,
+    Exchange = 64,
+    StateRecord = 224,
     ResetRecord = 176,
     SignalRecord = 96,
     ExitRecord = 72,

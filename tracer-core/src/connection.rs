@@ -1,14 +1,17 @@
 //! One connection: what is known of it while it lives, and how it ended.
 
 mod close;
+mod response;
 mod spare;
 #[cfg(test)]
 mod tests;
 
-use self::close::FAREWELL;
-pub use self::{close::Close, spare::Spare};
+pub use self::{
+    close::{Close, FAREWELL},
+    spare::Spare,
+};
 use crate::{
-    event::{Answer, Mono, Segment, SegmentClass, Socket, StateChange, TcpState, Tuple},
+    event::{Answer, Mono, Protocol, Segment, SegmentClass, Socket, StateChange, TcpState, Tuple},
     words::{Cause, ClosedBy, Confidence, Ending, Hop, Judgement, Origin, Phase, Role},
 };
 
@@ -90,10 +93,15 @@ impl Connection {
     /// goes on sending.
     #[must_use]
     pub fn delivered(&self) -> bool {
+        self.undelivered() == 0
+    }
+
+    /// Bytes of payload that were never acknowledged.
+    fn undelivered(&self) -> u32 {
         let fin = self.close.as_ref().is_some_and(|close| !close.abort);
         // Each takes a sequence number, as the opener's SYN does until the peer answers it.
         let syn = self.role == Role::Client && self.socket.bytes_acked == 0;
-        self.socket.unacked <= u32::from(fin) + u32::from(syn)
+        self.socket.unacked.saturating_sub(u32::from(fin) + u32::from(syn))
     }
 
     /// Where the container was when the pod closed; else when the connection changed last.
@@ -112,7 +120,7 @@ impl Connection {
     #[must_use]
     pub fn judge_at_teardown(&self) -> Judgement {
         self.by_role(match &self.close {
-            Some(close) if !close.abort => self.judge_fin(close),
+            Some(close) if !close.abort => self.judge_half_closed(close),
             _ => Judgement::loss(Ending::OpenAtTeardown, Confidence::Certain),
         })
     }
@@ -135,8 +143,15 @@ impl Connection {
         if close.abort {
             return self.judge_abort(close);
         }
-        let closed = self.judge_fin(close);
+        let closed = self.judge_half_closed(close);
         self.reset_sent.map_or(closed, |segment| worse(closed, after_close(segment)))
+    }
+
+    /// By the FIN, and by what came after it where the application read on and the kernel drew no reset.
+    fn judge_half_closed(&self, close: &Close) -> Judgement {
+        let at_fin = self.judge_fin(close);
+        let late = close.late_request(&self.socket).filter(|_| !self.one_way);
+        late.map_or(at_fin, |confidence| worse(at_fin, Judgement::loss(Ending::LateData, confidence)))
     }
 
     fn ending_without_close(&self) -> Ending {
@@ -159,8 +174,11 @@ impl Connection {
                 Ending::ResetBacklog,
                 certain_unless(close.received() == 0 || close.peer_had_closed),
             )
+        } else if close.left_farewell() {
+            Judgement::harmless(Ending::ResetUnread)
         } else if close.unread() > 0 {
-            Judgement::loss(Ending::ResetUnread, certain_unless(close.peer_had_closed))
+            let doubt = close.peer_had_closed || close.may_have_left_farewell();
+            Judgement::loss(Ending::ResetUnread, certain_unless(doubt))
         } else {
             // What was sent may be read before the reset that follows it; what was not died here.
             let idle =
@@ -169,14 +187,40 @@ impl Connection {
         }
     }
 
+    /// Whether a part of the answer died with the socket. What only the protocol needs nobody waits for. What
+    /// was sent before our reset may be read before it.
+    fn died_with_socket(&self) -> Option<Confidence> {
+        let exchange = self.socket.exchange.as_ref();
+        let lost = self.undelivered().saturating_sub(exchange.map_or(0, |exchange| exchange.farewell));
+        if lost == 0 {
+            return None;
+        }
+        let encrypted = exchange.is_none_or(|exchange| exchange.protocol == Protocol::Tls);
+        let may_be_farewell = encrypted && u64::from(lost) <= FAREWELL;
+        let before_reset = self.reset_sent.is_some() && self.socket.unsent <= 1;
+        Some(if may_be_farewell || before_reset { Confidence::Possible } else { Confidence::Certain })
+    }
+
+    /// Data that comes after the close ends the socket as if it were a reset (`tcp_rcv_state_process` calls
+    /// `tcp_reset`, which is told as received), and draws one.
+    fn drew_reset(&self) -> bool {
+        matches!(self.reset_sent, Some(Some(_)))
+    }
+
     fn judge_fin(&self, close: &Close) -> Judgement {
+        if self.reset_received && !self.drew_reset() {
+            return Judgement::harmless(Ending::PeerReset);
+        }
+        let said = self.judge_what_was_said(close);
+        let died = self.died_with_socket();
+        died.map_or(said, |confidence| worse(said, Judgement::loss(Ending::MidResponse, confidence)))
+    }
+
+    /// Whether what the application had read was answered, and whether the answer was whole.
+    fn judge_what_was_said(&self, close: &Close) -> Judgement {
         let unanswered = if self.one_way { 0 } else { close.unanswered() };
         let under_way = close.answer() == Answer::UnderWay;
-        if self.reset_received {
-            Judgement::harmless(Ending::PeerReset)
-        } else if !self.delivered() {
-            Judgement::loss(Ending::MidResponse, Confidence::Certain)
-        } else if unanswered > 0 {
+        if unanswered > 0 {
             let by_exit = close.by == ClosedBy::Exit && unanswered > FAREWELL && !close.is_doubtful();
             let likely = (by_exit || under_way) && !close.peer_had_closed;
             Judgement::loss(
@@ -190,7 +234,9 @@ impl Connection {
             Judgement::loss(Ending::MidResponse, Confidence::Possible)
         } else if close.peer_had_closed {
             Judgement::harmless(Ending::PeerClosed)
-        } else if let Some(confidence) = close.response_under_way().filter(|_| !self.one_way) {
+        } else if let Some(confidence) =
+            close.response_under_way(self.opened.is_none()).filter(|_| !self.one_way)
+        {
             Judgement::loss(Ending::MidResponse, confidence)
         } else {
             Judgement::harmless(Ending::IdleClosed)

@@ -7,8 +7,8 @@ use tracer_common::{
 };
 
 use crate::event::{
-    Answer, Comm, Event, EventKind, Exchange, Exec, Exit, ExitStatus, Gone, Oom, ResetReceived, ResetSent,
-    Segment, SegmentClass, Signal, Socket, SocketKind, StateChange, Task, TcpState, Tuple,
+    Answer, Comm, Event, EventKind, Exchange, Exec, Exit, ExitStatus, Gone, Oom, Protocol, ResetReceived,
+    ResetSent, Segment, SegmentClass, Signal, Socket, SocketKind, StateChange, Task, TcpState, Tuple,
 };
 
 /// Why a record could not be decoded. Counted, never fatal.
@@ -177,6 +177,14 @@ fn exchange(exchange: &tracer_common::Exchange) -> Option<Exchange> {
         previous_write_at: exchange.previous_write_at,
         last_read_at: exchange.last_read_at,
         doubtful: exchange.doubtful == 1,
+        farewell: exchange.farewell,
+        protocol: match exchange.protocol {
+            tracer_common::Protocol::HTTP1 => Protocol::Http1,
+            tracer_common::Protocol::TLS => Protocol::Tls,
+            tracer_common::Protocol::HTTP2 => Protocol::Http2,
+            _ => Protocol::Other,
+        },
+        asks: exchange.asks == 1,
         answer: match exchange.answer {
             tracer_common::Answer::UNDER_WAY => Answer::UnderWay,
             tracer_common::Answer::WHOLE => Answer::Whole,

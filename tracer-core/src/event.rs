@@ -224,8 +224,29 @@ pub struct Exchange {
     pub last_read_at: Mono,
     /// How far the last answer has come.
     pub answer: Answer,
-    /// So little was written since the request was read that it may be an answer or not (over TLS).
+    /// Over TLS: what is unanswered may be no request, or so little was written since that it may be an
+    /// answer or not.
     pub doubtful: bool,
+    /// Bytes written since that no answer is made of: a TLS alert, HTTP/2's own frames.
+    pub farewell: u32,
+    /// What is spoken.
+    pub protocol: Protocol,
+    /// What is unanswered begins as an HTTP/1 request does.
+    pub asks: bool,
+}
+
+/// What is spoken on a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Protocol {
+    /// Nothing that is understood.
+    #[default]
+    Other,
+    /// HTTP/1.
+    Http1,
+    /// TLS, whatever within.
+    Tls,
+    /// HTTP/2 in clear text.
+    Http2,
 }
 
 /// How far the last answer on a connection has come, by what the application wrote.

@@ -10,12 +10,13 @@ use crate::{
     maps::EXCHANGES,
     offsets::field,
     scope, sock,
-    units::{self, Units, Way},
+    units::{self, Content, Units, Way},
 };
 
 const AF_INET: u16 = 2;
 const AF_INET6: u16 = 10;
 const IPPROTO_TCP: u16 = 6;
+const TCP_CLOSE: u8 = 7;
 const MSG_PEEK: i32 = 2;
 /// What HTTP/2 itself says (SETTINGS, PING, GOAWAY) is at most so long in TLS, and so may an answer be.
 pub const SMALL: u32 = 64;
@@ -39,6 +40,8 @@ pub struct Conversation {
     /// 1 if the HTTP/1 request is a HEAD: its answer has no body.
     pub is_head: u32,
     reserved: u32,
+    /// [`Exchange::last_read_at`] before that was read of which it is not known whether it is a request.
+    pub asked_before: u64,
 }
 
 /// An application read `length` bytes.
@@ -55,7 +58,7 @@ pub fn read(sk: u64, length: i32, flags: i32) {
         units::recognise(&mut conversation, Way::Read, first);
     }
     let content = units::content(&mut conversation, Way::Read, call, length as u32);
-    if content > 0 {
+    if content.bytes > 0 {
         take_request(&mut conversation, content, first);
     }
     count_streams(&mut conversation);
@@ -64,12 +67,22 @@ pub fn read(sk: u64, length: i32, flags: i32) {
 }
 
 #[inline(always)]
-fn take_request(conversation: &mut Conversation, content: u32, first: u64) {
+fn take_request(conversation: &mut Conversation, content: Content, first: u64) {
+    let start: [u8; 5] = call::read(first);
     if conversation.exchange.unanswered == 0 {
-        conversation.is_head = u32::from(call::read::<[u8; 5]>(first) == *b"HEAD ");
+        conversation.is_head = u32::from(start == *b"HEAD ");
+        conversation.asked_before = conversation.exchange.last_read_at;
+        conversation.exchange.asks = u8::from(start[..3].iter().all(u8::is_ascii_uppercase));
     }
     let exchange = &mut conversation.exchange;
-    exchange.unanswered = exchange.unanswered.saturating_add(content);
+    // HTTP/2 within TLS says some of its own in records as small as the smallest requests.
+    let small = exchange.protocol == Protocol::TLS && content.largest <= SMALL;
+    if !small {
+        exchange.doubtful = 0;
+    } else if exchange.unanswered == 0 {
+        exchange.doubtful = 1;
+    }
+    exchange.unanswered = exchange.unanswered.saturating_add(content.bytes);
     exchange.answered = 0;
     exchange.last_read_at = now();
     exchange.first_write_at = 0;
@@ -97,14 +110,17 @@ pub fn written(sk: u64, length: i32) {
     let is_answer = match conversation.exchange.protocol {
         // A farewell, or what else only the protocol needs.
         Protocol::TLS | Protocol::HTTP2 => {
-            units::content(&mut conversation, Way::Written, call, length as u32) > 0
+            units::content(&mut conversation, Way::Written, call, length as u32).bytes > 0
         }
         _ => http1::written(&mut conversation, call, length as u32) == Written::Answer,
     };
     let exchange = &mut conversation.exchange;
-    if is_answer && exchange.protocol == Protocol::TLS && exchange.unanswered > 0 && length as u32 <= SMALL {
+    if !is_answer {
+        exchange.farewell = exchange.farewell.saturating_add(length as u32);
+    } else if exchange.protocol == Protocol::TLS && exchange.unanswered > 0 && length as u32 <= SMALL {
         exchange.doubtful = 1;
-    } else if is_answer {
+        exchange.farewell = 0;
+    } else {
         take_answer(exchange, length as u32);
     }
     count_streams(&mut conversation);
@@ -119,6 +135,7 @@ fn take_answer(exchange: &mut Exchange, length: u32) {
     }
     exchange.unanswered = 0;
     exchange.doubtful = 0;
+    exchange.farewell = 0;
     exchange.answered = exchange.answered.saturating_add(length);
     exchange.last_write = length;
     if exchange.first_write_at == 0 {
@@ -157,7 +174,8 @@ pub fn forget(sk: u64) {
     let _ = EXCHANGES.remove(sk);
 }
 
-/// Sockets of all families pass here, so that the cheap tests come first.
+/// Sockets of all families pass here, so that the cheap tests come first. What is left to read of a socket
+/// that closed tells nothing any more, and nobody would forget it.
 #[inline(always)]
 fn is_armed(sk: u64) -> bool {
     if !scope::is_any_armed() {
@@ -165,6 +183,7 @@ fn is_armed(sk: u64) -> bool {
     }
     let family: u16 = field!(sk, skc_family);
     (family == AF_INET || family == AF_INET6)
+        && field!(sk, skc_state: u8) != TCP_CLOSE
         && scope::find(sock::net(sk), || sock::cgroup(sk)).is_some_and(|entry| entry.mode == Mode::ARMED)
         && field!(sk, sk_protocol: u16) == IPPROTO_TCP
 }

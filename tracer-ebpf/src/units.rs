@@ -75,19 +75,29 @@ pub fn recognise(conversation: &mut Conversation, way: Way, address: u64) {
     conversation.exchange.protocol = protocol;
 }
 
-/// Goes through what was read or written; tells how many bytes of it belong to requests or answers. Once
-/// the units are lost track of, all do.
+/// What of a call belongs to requests or answers.
+#[derive(Clone, Copy)]
+pub struct Content {
+    /// How many bytes.
+    pub bytes: u32,
+    /// Bytes of the largest unit.
+    pub largest: u32,
+}
+
+/// Goes through what was read or written, for what belongs to requests or answers. Once the units are lost
+/// track of, all does.
 #[inline(always)]
-pub fn content(conversation: &mut Conversation, way: Way, call: Option<Call>, length: u32) -> u32 {
+pub fn content(conversation: &mut Conversation, way: Way, call: Option<Call>, length: u32) -> Content {
+    let all = Content { bytes: length, largest: length };
     if !matches!(conversation.exchange.protocol, Protocol::TLS | Protocol::HTTP2) {
-        return length;
+        return all;
     }
     match call.and_then(|call| walk(conversation, way, call, length)) {
         Some(content) => content,
         None => {
             conversation.exchange.protocol = Protocol::OTHER;
             conversation.exchange.answer = Answer::UNKNOWN;
-            length
+            all
         }
     }
 }
@@ -105,6 +115,8 @@ pub struct Walk {
     next: u32,
     /// Bytes that belong to requests or answers.
     content: u32,
+    /// Bytes of the largest unit among them.
+    largest: u32,
     streams: u32,
     last_stream: u32,
     protocol: u32,
@@ -113,15 +125,19 @@ pub struct Walk {
 }
 
 #[inline(always)]
-fn walk(conversation: &mut Conversation, way: Way, call: Call, length: u32) -> Option<u32> {
+fn walk(conversation: &mut Conversation, way: Way, call: Call, length: u32) -> Option<Content> {
     let entry = WALKS.get_ptr_mut(way as u32)?;
+    let units = if way == Way::Read { conversation.read } else { conversation.written };
+    // TLS libraries read a record's header and its payload by two calls.
+    let begun = if units.counts == 1 { units.left } else { 0 };
     let walk = Walk {
         call,
         piece: Piece::default(),
-        units: if way == Way::Read { conversation.read } else { conversation.written },
+        units,
         left: length,
         next: 0,
         content: 0,
+        largest: begun,
         streams: conversation.streams,
         last_stream: conversation.last_stream,
         protocol: conversation.exchange.protocol.into(),
@@ -147,13 +163,16 @@ fn walk(conversation: &mut Conversation, way: Way, call: Call, length: u32) -> O
     }
     // Who says farewell waits for no answer, and before that says at most what HTTP/2 needs.
     let exchange = &mut conversation.exchange;
-    let said = exchange.unanswered.saturating_add(walk.content);
-    if way == Way::Read && walk.parted == 1 && (said <= SMALL || exchange.doubtful == 1) {
+    let may_be_farewell = exchange.unanswered == 0 || exchange.doubtful == 1;
+    if way == Way::Read && walk.parted == 1 && walk.largest <= SMALL && may_be_farewell {
+        if exchange.unanswered > 0 {
+            exchange.last_read_at = conversation.asked_before;
+        }
         exchange.unanswered = 0;
         exchange.doubtful = 0;
-        return Some(0);
+        return Some(Content { bytes: 0, largest: 0 });
     }
-    Some(walk.content)
+    Some(Content { bytes: walk.content, largest: walk.largest })
 }
 
 #[inline(never)]
@@ -214,6 +233,9 @@ fn begin_record(walk: &mut Walk) -> Option<u32> {
     let is_alert = kind == TLS_ALERT || kind == TLS_APPLICATION_DATA && length == TLS13_ALERT_LENGTH;
     let carries = kind == TLS_APPLICATION_DATA && !is_alert && walk.units.handshakes == 0;
     walk.parted = u32::from(is_alert);
+    if carries {
+        walk.largest = walk.largest.max(TLS_HEADER + u32::from(length));
+    }
     walk.units.counts = u8::from(carries);
     walk.units.handshakes = u8::from(kind == TLS_CHANGE_CIPHER);
     walk.units.left = length.into();
@@ -242,7 +264,11 @@ fn begin_frame(walk: &mut Walk, way: Way) -> Option<u32> {
         }
         _ => {}
     }
+    let length = u32::from(middle) << 8 | u32::from(low);
+    if carries {
+        walk.largest = walk.largest.max(H2_HEADER + length);
+    }
     walk.units.counts = u8::from(carries);
-    walk.units.left = u32::from(middle) << 8 | u32::from(low);
+    walk.units.left = length;
     Some(H2_HEADER)
 }

@@ -2,27 +2,18 @@
 
 use super::Moment;
 use crate::{
-    event::{Answer, Exchange, Mono, Socket, StateChange, TcpState},
+    event::{Answer, Exchange, Mono, Protocol, Socket, StateChange, TcpState},
     words::{ClosedBy, Confidence, Phase},
 };
 
 /// A send of at most this many bytes just before a close is a farewell (TLS close_notify, GOAWAY), no
 /// answer; a request of at most this many bytes may be one too.
-pub(super) const FAREWELL: u64 = 64;
-/// An answer that ran for this long in several writes was hardly complete by chance when the process
-/// exited; in nanoseconds.
-const LONG_RESPONSE: Mono = 50_000_000;
+pub const FAREWELL: u64 = 64;
+/// A TLS 1.3 record with an alert: its header, two bytes, the inner type, the tag. Nobody asks in two bytes.
+const TLS_ALERT: u32 = 24;
 
 /// A farewell is part of the close: within a jiffy of a kernel with HZ=250, in nanoseconds.
 const FAREWELL_AGE: Mono = 4_000_000;
-/// Farewells on all connections of a process take a while, and then it exits; in nanoseconds.
-const PARTING: Mono = 100_000_000;
-/// A first piece of an answer this long ago may be followed by another small one; in nanoseconds.
-const RECENT: Mono = 1_000_000_000;
-
-/// An application that closes after an answer of several writes that ran for less than this had
-/// written it at once; in nanoseconds.
-const DOUBTED_RESPONSE: Mono = 10_000_000;
 
 /// The pod's own close.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,6 +73,40 @@ impl Close {
         self.socket.unread.saturating_sub(u32::from(self.peer_had_closed))
     }
 
+    /// What the application had not read is the peer's farewell, who waits for nothing any more.
+    pub(super) fn left_farewell(&self) -> bool {
+        self.protocol() == Protocol::Tls && self.unread() == TLS_ALERT
+    }
+
+    /// What the application had not read may be that, or what else only the protocol needs.
+    pub(super) fn may_have_left_farewell(&self) -> bool {
+        matches!(self.protocol(), Protocol::Tls | Protocol::Http2) && u64::from(self.unread()) <= FAREWELL
+    }
+
+    fn protocol(&self) -> Protocol {
+        self.socket.exchange.map_or(Protocol::Other, |exchange| exchange.protocol)
+    }
+
+    /// Whether a request came after our FIN: an application that reads on then (`shutdown`) swallows it, and
+    /// no reset shows it. `end` is what the socket knew at its end. That the peer goes on with what it had
+    /// begun, an upload that was answered early, is no loss: only a beginning proves a request.
+    pub(super) fn late_request(&self, end: &Socket) -> Option<Confidence> {
+        // The peer's FIN counts 1.
+        let unread = u64::from(end.unread.saturating_sub(1));
+        let (late, begins) = match (&self.socket.exchange, &end.exchange) {
+            (Some(then), Some(now)) => {
+                let read = u64::from(now.unanswered.saturating_sub(then.unanswered));
+                (read + unread, read > 0 && then.unanswered == 0 && now.asks)
+            }
+            _ => (end.bytes_received.saturating_sub(self.socket.bytes_received + 1), false),
+        };
+        if begins && self.protocol() == Protocol::Http1 {
+            Some(Confidence::Certain)
+        } else {
+            (late > FAREWELL).then_some(Confidence::Possible)
+        }
+    }
+
     /// Whether so little was written since the request was read that it may be an answer or not.
     pub(super) fn is_doubtful(&self) -> bool {
         self.socket.exchange.is_some_and(|exchange| exchange.doubtful)
@@ -128,78 +153,4 @@ impl Close {
             && u64::from(exchange.last_write) <= FAREWELL
             && self.time.saturating_sub(exchange.last_write_at) <= FAREWELL_AGE
     }
-
-    /// Whether an answer of several writes was under way: silent for less time than it had run. An
-    /// answer that ran for long by then was hardly complete by chance. Applications close right after
-    /// an answer as a rule, so that theirs must have run for some time to be doubted at all.
-    pub(super) fn response_under_way(&self) -> Option<Confidence> {
-        let ended = match self.answer() {
-            Answer::Whole => true,
-            Answer::UntilClose => self.by == ClosedBy::Application,
-            Answer::Unknown | Answer::UnderWay => false,
-        };
-        if ended {
-            return None;
-        }
-        let (ran, silent) = match &self.socket.exchange {
-            Some(exchange) if exchange.first_write_at == 0 => return None,
-            Some(exchange) => (
-                exchange.last_write_at.saturating_sub(exchange.first_write_at),
-                self.time.saturating_sub(exchange.last_write_at),
-            ),
-            // By the kernel's own time stamps it began when the request came; only of exits.
-            None if self.by == ClosedBy::Exit => (
-                ticks(self.socket.last_receive, self.socket.last_send),
-                ticks(self.socket.last_send, self.socket.jiffies),
-            ),
-            None => return None,
-        };
-        // Without the calls it is not known when the answer began: until then the application may have
-        // thought about it, so that it may be complete.
-        let known = self.socket.exchange.is_some();
-        let long = known && self.by == ClosedBy::Exit && ran >= LONG_RESPONSE;
-        let doubted = self.by == ClosedBy::Exit || ran >= DOUBTED_RESPONSE;
-        let under_way = (silent < ran && doubted).then_some(if long {
-            Confidence::Likely
-        } else {
-            Confidence::Possible
-        })?;
-        self.without_parting().map_or(Some(under_way), |before| before.at_most(under_way))
-    }
-
-    /// The answer without its last write, if that may have been a farewell: small, and near the close.
-    fn without_parting(&self) -> Option<BeforeParting> {
-        let exchange = self.socket.exchange.as_ref()?;
-        let is_farewell = exchange.previous_write_at != 0
-            && u64::from(exchange.last_write) <= FAREWELL
-            && self.time.saturating_sub(exchange.last_write_at) <= PARTING;
-        is_farewell.then(|| BeforeParting {
-            ran: exchange.previous_write_at.saturating_sub(exchange.first_write_at),
-            silent: self.time.saturating_sub(exchange.previous_write_at),
-        })
-    }
-}
-
-/// How long an answer had run and was silent before what may have been a farewell.
-struct BeforeParting {
-    ran: Mono,
-    silent: Mono,
-}
-
-impl BeforeParting {
-    /// An answer that had been complete for long was not under way, and of one that was complete a moment
-    /// ago that is only possible.
-    fn at_most(&self, under_way: Confidence) -> Option<Confidence> {
-        match self {
-            Self { ran, silent } if silent < ran => Some(under_way),
-            Self { silent, .. } if *silent < RECENT => Some(Confidence::Possible),
-            _ => None,
-        }
-    }
-}
-
-/// From one time in jiffies to another, in nanoseconds of the commonest tick (HZ=250): only compared
-/// with one another and with [`LONG_RESPONSE`]. 0 if the second is the earlier.
-fn ticks(from: u32, to: u32) -> Mono {
-    Mono::from(to.wrapping_sub(from).cast_signed().max(0).unsigned_abs()) * 4_000_000
 }

@@ -310,3 +310,88 @@ fn what_is_open_when_the_interface_goes_is_lost() {
     assert_eq!(open.judge_at_teardown(), loss(Ending::OpenAtTeardown, Confidence::Certain));
     assert_eq!(by_fin(ClosedBy::Exit, answered()).judge_at_teardown(), harmless(Ending::IdleClosed));
 }
+
+fn tls(exchange: Exchange) -> Exchange {
+    Exchange { protocol: Protocol::Tls, ..exchange }
+}
+
+#[test]
+fn a_farewell_left_unread_is_no_request() {
+    let abort = |unread: u32, exchange: Exchange| {
+        let connection = closed(true, ClosedBy::Application, |close| {
+            close.socket.unread = unread;
+            close.socket.exchange = Some(exchange);
+        });
+        reset(connection, None).judge()
+    };
+    assert_eq!(abort(24, tls(answered())), harmless(Ending::ResetUnread));
+    assert_eq!(abort(31, tls(answered())), loss(Ending::ResetUnread, Confidence::Possible));
+    assert_eq!(abort(65, tls(answered())), loss(Ending::ResetUnread, Confidence::Certain));
+    assert_eq!(abort(24, answered()), loss(Ending::ResetUnread, Confidence::Certain), "not over TLS");
+}
+
+#[test]
+fn a_farewell_that_was_never_acknowledged_is_no_answer() {
+    let judge = |unacked: u32, exchange: Exchange| {
+        let mut connection = by_fin(ClosedBy::Application, exchange);
+        connection.socket.exchange = Some(exchange);
+        connection.socket.unacked = unacked + 1;
+        connection
+    };
+    let parted = tls(Exchange { farewell: 24, answer: Answer::Unknown, ..answered() });
+    assert_eq!(judge(24, parted).judge(), harmless(Ending::IdleClosed));
+    assert_eq!(judge(63, parted).judge(), loss(Ending::MidResponse, Confidence::Possible), "GOAWAY?");
+    assert_eq!(judge(200, parted).judge(), loss(Ending::MidResponse, Confidence::Certain));
+    let drawn = reset(judge(200, parted), Some(SegmentClass::TlsAlert));
+    assert_eq!(drawn.judge(), loss(Ending::MidResponse, Confidence::Possible), "all of it was sent");
+    let mut unsent = drawn;
+    unsent.socket.unsent = 100;
+    assert_eq!(unsent.judge(), loss(Ending::MidResponse, Confidence::Certain));
+}
+
+#[test]
+fn a_request_after_the_fin_is_swallowed_where_the_application_reads_on() {
+    let judge = |late: Exchange, unread| {
+        let mut connection = by_fin(ClosedBy::Application, http1(answered()));
+        connection.socket.exchange = Some(late);
+        connection.socket.unread = unread;
+        connection.judge()
+    };
+    let late = |unanswered, asks| http1(Exchange { unanswered, asks, ..answered() });
+    assert_eq!(judge(late(80, true), 0), loss(Ending::LateData, Confidence::Certain));
+    assert_eq!(
+        judge(late(80, false), 0),
+        loss(Ending::LateData, Confidence::Possible),
+        "the rest of an upload"
+    );
+    assert_eq!(judge(late(0, true), 81), loss(Ending::LateData, Confidence::Possible), "was not read");
+    assert_eq!(judge(late(0, true), 32), harmless(Ending::IdleClosed), "a farewell and the peer's FIN");
+}
+
+fn http1(exchange: Exchange) -> Exchange {
+    Exchange { protocol: Protocol::Http1, ..exchange }
+}
+
+#[test]
+fn what_a_found_connection_sent_just_before_an_exit_may_be_the_beginning_of_an_answer() {
+    let judge = |opened, ticks: u32| {
+        let connection = closed(false, ClosedBy::Exit, |close| {
+            close.socket.last_receive = 1000;
+            close.socket.last_send = 1000;
+            close.socket.jiffies = 1000 + ticks;
+        });
+        Connection { opened, ..connection }.judge()
+    };
+    assert_eq!(judge(None, 100), loss(Ending::MidResponse, Confidence::Possible));
+    assert_eq!(judge(None, 500), harmless(Ending::IdleClosed));
+    assert_eq!(judge(Some(1), 100), harmless(Ending::IdleClosed), "all of it was seen");
+}
+
+#[test]
+fn data_after_the_close_is_told_as_a_reset_that_was_received_and_hides_nothing() {
+    let cut = by_fin(ClosedBy::Exit, Exchange { answer: Answer::UnderWay, ..answered() });
+    let peer = Connection { reset_received: true, ..cut };
+    assert_eq!(peer.judge(), harmless(Ending::PeerReset));
+    let drawn = reset(peer, Some(SegmentClass::TlsAlert));
+    assert_eq!(drawn.judge(), loss(Ending::MidResponse, Confidence::Certain));
+}

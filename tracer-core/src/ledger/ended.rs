@@ -39,7 +39,9 @@ impl Ledger {
             self.peers.ended(peer, connection.carried_payload(), connection.moment_of_end().phase);
         }
         let tuple = connection.tuple;
-        let has_reset = connection.reset_sent.is_some() || connection.reset_received;
+        // A reset that is told as received after our close may be the one that is sent next.
+        let reset_by_peer = connection.reset_received && connection.close.is_none();
+        let has_reset = connection.reset_sent.is_some() || reset_by_peer;
         // A client's port is used again: what ended on the same addresses before is judged now.
         if let Some((_, Ended::Settling(earlier))) = self.ended.insert(tuple, (time, Ended::Settling(place)))
         {

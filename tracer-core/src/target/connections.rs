@@ -8,7 +8,7 @@ use super::{
     teller::Teller,
 };
 use crate::{
-    connection::Moment,
+    connection::{FAREWELL, Moment},
     event::{Mono, ResetReceived, ResetSent, StateChange, TcpState, Tuple},
     input::Network,
     jiffies::Jiffies,
@@ -246,12 +246,12 @@ fn role(change: &StateChange, listeners: &Table<u16, u32>) -> Role {
     }
 }
 
-/// When a request came last. What only the protocol needs, such as the farewell of a TLS client, is read
-/// and is no traffic; where the reads were not seen, or something was left unread, the kernel's own time
-/// stamp tells.
+/// When a request came last. What only the protocol needs, such as the farewell of a TLS client, is no
+/// traffic, whether it was read by now or not; where the reads were not seen, or more was left unread, the
+/// kernel's own time stamp tells.
 fn last_data(time: Mono, change: &StateChange, jiffies: &Jiffies) -> Option<Mono> {
     // The peer's FIN counts 1.
-    let all_read = change.socket.unread <= 1;
+    let all_read = u64::from(change.socket.unread) <= FAREWELL + 1;
     match &change.socket.exchange {
         Some(exchange) if all_read => Some(exchange.last_read_at).filter(|read| *read > 0),
         _ => Some(jiffies.time_of(time, change.socket.jiffies, change.socket.last_receive)),

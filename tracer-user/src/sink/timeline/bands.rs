@@ -40,8 +40,20 @@ pub(super) fn bands(lane: &Lane, axis: Axis) -> Cells {
         }
         last = begin;
     }
-    label_before(&mut cells, last, &waiting);
+    label_edge(&mut cells, last, &waiting);
     cells
+}
+
+/// Names the last bands where they had no room: all of them before the last bar, or those that say most.
+fn label_edge(cells: &mut Cells, bar: usize, names: &[&str]) {
+    let shorter = without_exiting(names);
+    let first = &shorter[..shorter.len().min(1)];
+    let _ = [names, shorter.as_slice(), first].into_iter().any(|names| label_before(cells, bar, names));
+}
+
+/// That it exited can be seen by what comes after.
+fn without_exiting<'a>(names: &[&'a str]) -> Vec<&'a str> {
+    names.iter().copied().filter(|name| *name != EXITING).collect()
 }
 
 /// Names a band and those before it that had no room: in it as many as fit, the others before it.
@@ -53,8 +65,7 @@ fn label_band(cells: &mut Cells, inner: Range<usize>, bar: usize, names: &[&str]
             return true;
         }
     }
-    // That it exited can be seen by what comes after.
-    let shorter: Vec<&str> = names.iter().copied().filter(|name| *name != EXITING).collect();
+    let shorter = without_exiting(names);
     if shorter.len() > 1 && shorter.len() < names.len() {
         return label_band(cells, inner, bar, &shorter);
     }
@@ -148,5 +159,17 @@ mod tests {
             (Phase::AfterExit, 28, "after exit"),
         ]);
         assert_eq!(text(&bands(&lane, AXIS)), "running────────── SIGKILL ▸││after exit·");
+    }
+
+    #[test]
+    fn where_there_is_little_room_at_the_edge_the_first_is_named() {
+        let lane = lane(&[
+            (Phase::Running, 0, "running"),
+            (Phase::StopSignal, 8, "SIGTERM"),
+            (Phase::KillSignal, 38, "SIGKILL"),
+            (Phase::Exiting, 38, "exiting"),
+            (Phase::AfterExit, 39, "after exit"),
+        ]);
+        assert_eq!(text(&bands(&lane, AXIS)), "running─│SIGTERM━━━━━━━━━━━━ SIGKILL ▸││");
     }
 }

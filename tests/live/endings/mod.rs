@@ -4,19 +4,23 @@
 //! |---|---|---|
 //! | `peer_closed` | `cases::fin_client_first` | (is none) |
 //! | `idle_closed` | `cases::server_first`, `cases::child_killed_idle` (a pool closed by the exit) | (is none) |
-//! | `late_close` | `cases::tls_like_graceful_drain_client_sends_alert_after_fin` | (is none) |
-//! | `late_data` | `endings::a_request_that_met_the_close_is_lost`, `cases::late_data_timewait` | `endings::an_http2_drain_is_no_loss`, `cases::tls_like_graceful_drain_…` |
-//! | `reset_unread` | `cases::unread_close`, `targets::a_process_that_dies_within_a_millisecond_…` | `cases::peer_fin_unread_close_notify` (possible) |
+//! | `late_close` | `cases::tls_like_graceful_drain_client_sends_alert_after_fin`, `endings::farewells_that_cross_are_no_loss` | (is none) |
+//! | `late_data` | `endings::a_request_that_met_the_close_is_lost`, `cases::late_data_timewait`, `endings::a_request_that_is_swallowed_after_the_fin_is_lost` | `endings::an_http2_drain_is_no_loss`, `cases::tls_like_graceful_drain_…`, `endings::a_farewell_that_is_swallowed_after_the_fin_is_no_loss`, `endings::an_upload_that_goes_on_after_its_answer_is_a_doubt` (possible) |
+//! | `reset_unread` | `cases::unread_close`, `endings::a_tls_request_left_unread_is_lost`, `targets::a_process_that_dies_within_a_millisecond_…` | `endings::a_tls_farewell_left_unread_is_no_loss`, `endings::a_long_tls_farewell_left_unread_is_a_doubt`, `cases::peer_fin_unread_close_notify` (possible) |
 //! | `reset_abort` | `cases::linger0_close`, `endings::an_abort_within_an_answer_is_a_loss` | `endings::an_abort_after_the_answer_is_a_doubt` (possible) |
-//! | `reset_backlog` | `targets::a_process_that_dies_within_a_millisecond_…` | `cases::backlog_unaccepted` (possible), `endings::a_declared_checker_loses_nothing` |
+//! | `reset_backlog` | `targets::a_process_that_dies_within_a_millisecond_…` | `cases::backlog_unaccepted` (possible), `endings::a_declared_checker_loses_nothing`, `agent::probes_are_never_a_loss_…` |
 //! | `unanswered` | `targets::a_process_that_dies_within_a_millisecond_…`, `endings::a_tls_request_and_a_farewell_are_no_answer`, `endings::an_http2_stream_without_an_answer_is_lost` | `endings::a_tls_farewell_is_no_loss`, `endings::a_database_connection_is_left_open_at_exit` |
-//! | `mid_response` | `endings::an_answer_cut_short_is_lost_whoever_closes`, `endings::chunks_without_the_last_are_lost` | `endings::a_whole_answer_and_a_close_are_no_loss`, `endings::whole_chunks_are_no_loss`, `cases::child_exit_after_response_200k` |
+//! | `mid_response` | `endings::an_answer_cut_short_is_lost_whoever_closes`, `endings::chunks_without_the_last_are_lost`, `endings::an_answer_cut_short_is_lost_though_the_client_spoke_last` | `endings::a_whole_answer_and_a_close_are_no_loss`, `endings::whole_chunks_are_no_loss`, `cases::child_exit_after_response_200k`, `endings::an_answer_that_crosses_with_a_farewell_is_a_doubt` (possible) |
 //! | `refused` | `cases::refused` | `endings::a_declared_checker_loses_nothing` |
-//! | `refused_handshake` | the randomised rehearsals (`close-listener`) | as above |
+//! | `refused_handshake` | `endings::a_handshake_whose_listener_went_is_refused` | `endings::a_handshake_whose_listener_stays_is_no_loss` |
 //! | `dropped` | `cases::accept_overflow_silent` | (a count without addresses) |
 //! | `peer_reset` | `endings::a_checker_that_connects_and_resets_loses_nothing` | (is none) |
 //! | `timed_out` | `cases::active_open_no_neighbour_then_close` | (is none) |
-//! | `open_at_teardown` | unit test `what_is_open_when_the_interface_goes_is_lost` | unit test, same |
+//! | `open_at_teardown` | `endings::what_is_open_when_the_interface_goes_is_lost` | `endings::what_is_closed_when_the_interface_goes_is_no_loss` |
+
+mod edges;
+mod farewell;
+mod swallowed;
 
 use std::{thread, time::Duration};
 
@@ -62,7 +66,13 @@ pub fn trials() -> Vec<Trial> {
         needs::live("endings::a_declared_checker_loses_nothing", declared_checker),
         needs::live("endings::a_checker_that_connects_and_resets_loses_nothing", resetting_checker),
     ];
-    for (name, play, told) in PLAYS {
+    trials.extend([
+        needs::live("endings::a_handshake_whose_listener_went_is_refused", edges::refused_handshake),
+        needs::live("endings::a_handshake_whose_listener_stays_is_no_loss", edges::deferred_handshake),
+        needs::live("endings::what_is_open_when_the_interface_goes_is_lost", edges::open_at_teardown),
+        needs::live("endings::what_is_closed_when_the_interface_goes_is_no_loss", edges::closed_at_teardown),
+    ]);
+    for (name, play, told) in PLAYS.into_iter().chain(farewell::PLAYS).chain(swallowed::PLAYS) {
         trials.push(needs::live(format!("endings::{name}"), move || ensure_told(&trace(&[], play)?, &told)));
     }
     for (name, play, told, before) in PLAYS_OF_ANSWERS {
