@@ -9,15 +9,18 @@ use std::{
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use lastpacket_tests::{
+    events::Events,
     leftovers::{Mark, cgroup_of},
     needs,
     netns::Namespace,
     process::{self, Resident},
+    run,
 };
 use libtest_mimic::Trial;
 use nix::sys::signal::Signal;
+use tracer_core::{lifecycle::Source, output::Body, words::Phase};
 
-use crate::program::{end, ensure_one_sentence, lastpacket, run};
+use crate::program::{self, end, ensure_one_sentence, lastpacket};
 
 pub fn trials() -> Vec<Trial> {
     vec![
@@ -25,6 +28,7 @@ pub fn trials() -> Vec<Trial> {
         needs::live("interrupted::sigterm_ends_a_rehearsal_without_leftovers", || interrupt(Signal::SIGTERM)),
         needs::live("interrupted::a_killed_rehearsal_leaves_a_cgroup_to_the_next_one", killed),
         needs::live("interrupted::an_interrupted_trace_gives_no_verdict", interrupted_trace),
+        needs::live("interrupted::sigusr1_tells_a_trace_that_termination_begins", told_of_termination),
         needs::live("interrupted::a_target_that_ends_while_tracing_begins", target_that_ends_meanwhile),
     ]
 }
@@ -39,7 +43,7 @@ fn target_that_ends_meanwhile() -> Result<()> {
             thread::sleep(Duration::from_millis(delay));
             resident.terminate()
         });
-        let ended = run(command)?;
+        let ended = program::run(command)?;
         ends.join().map_err(|_| anyhow!("the thread panicked"))??;
         // Idle, or ended before it could be traced, or while it was being put in scope.
         let verdict = if ended.status.code() == Some(0) { "idle" } else { "unproven" };
@@ -49,6 +53,25 @@ fn target_that_ends_meanwhile() -> Result<()> {
             _ => bail!("{ended:?}"),
         }
     }
+    Ok(())
+}
+
+/// What the user says is no more than what the API says of a pod: it is a phase, and then all goes on.
+fn told_of_termination() -> Result<()> {
+    let namespace = Namespace::new()?;
+    let resident = Resident::of(&namespace)?;
+    let is_phase = |body: &Body| matches!(body, Body::Phase(_));
+    let mut trace = run::start(&["trace", "--linger", "100ms", "--pid", &resident.pid().to_string()])?;
+    trace.wait_for(1, is_phase)?;
+    trace.signal(Signal::SIGUSR1)?;
+    trace.wait_for(2, is_phase)?;
+    resident.terminate()?;
+    let run = trace.finish()?;
+    let phases = run.lines.verdict().context("no verdict")?.containers[0].phases.clone();
+    let phases: Vec<_> = phases.iter().map(|start| (start.phase, start.source)).collect();
+    ensure!(phases[..2] == [(Phase::Running, Source::Host), (Phase::PreStop, Source::User)], "{phases:?}");
+    ensure!(phases[2..].iter().all(|(_, source)| *source == Source::Kernel), "{phases:?}");
+    ensure!(phases.len() > 3 && run.status.code() == Some(0), "{phases:?}, {:?}", run.status);
     Ok(())
 }
 
@@ -87,7 +110,7 @@ fn killed() -> Result<()> {
     end(child)?;
     mark.ensure_no_process_left()?;
     // The next run cleans up, even if it fails.
-    run(lastpacket(["rehearse", "--", "true"])?)?;
+    program::run(lastpacket(["rehearse", "--", "true"])?)?;
     ensure!(cgroup_of(pid).is_none(), "the cgroup of the killed run is left");
     mark.ensure_nothing_left(pid)
 }

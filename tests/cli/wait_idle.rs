@@ -5,6 +5,7 @@ use std::{
     io::Read,
     net::{IpAddr, SocketAddr, TcpListener, TcpStream},
     os::unix::fs::PermissionsExt,
+    process::{Command, Stdio},
     thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
@@ -25,6 +26,7 @@ pub fn trials() -> Vec<Trial> {
         needs::live("wait_idle::ignored_peers_do_not_count", ignored_peers),
         needs::live("wait_idle::a_listener_for_both_protocols", both_protocols),
         needs::live("wait_idle::a_connection_that_nobody_accepted_counts", not_accepted),
+        needs::live("wait_idle::the_hook_of_the_documentation", documented_hook),
         needs::live("wait_idle::it_copies_itself_to_other_containers", copies_itself),
     ]
 }
@@ -179,13 +181,46 @@ fn not_accepted() -> Result<()> {
     Ok(())
 }
 
+/// As a kubelet runs it: the words of the manifest, with the pod's environment.
+fn documented_hook() -> Result<()> {
+    let page = include_str!("../../docs/wait-idle.md");
+    let script = page.lines().find_map(|line| line.trim().strip_prefix("- exec /lastpacket-bin/lastpacket "));
+    let (copy, node) = (Copy::new()?, IpAddr::from([127, 0, 0, 1]));
+    let script = format!("exec {} {}", copy.path(), script.context("there is no hook in the manifest")?);
+    let server = Server::new("0.0.0.0:8080")?;
+    // A probe that never ends, and a client.
+    let _probe = server.connect(node)?;
+    server.namespace.ip("addr add 127.0.0.9/32 dev lo\n")?;
+    let client = server.connect(IpAddr::from([127, 0, 0, 9]))?;
+    ensure!(client.local_addr()?.ip() != node, "the client has the node's address");
+    let began = Instant::now();
+    let child = server.namespace.enter(|| {
+        let mut command = Command::new("sh");
+        command.args(["-c", &script]).env("NODE_IP", node.to_string());
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        Ok(command.spawn()?)
+    })?;
+    thread::sleep(Duration::from_secs(1));
+    drop(client);
+    let ended = program::end(child)?;
+    ensure!(ended.status.success(), "{ended:?}");
+    let took = began.elapsed();
+    ensure!(
+        (Duration::from_secs(4)..Duration::from_secs(20)).contains(&took),
+        "a second and the quiet time: {took:?}"
+    );
+    let answer: Value = serde_json::from_str(&ended.stdout)?;
+    ensure!(answer["idle"] == true && answer["ended"] == 1, "{answer}");
+    Ok(())
+}
+
 fn copies_itself() -> Result<()> {
     let file = std::env::temp_dir().join(format!("lastpacket-copy-{}", std::process::id()));
     let path = file.to_str().context("no text")?;
     let copied = program::run(program::lastpacket(["wait-idle", "--copy-to", path])?)?;
     ensure!(copied.status.success(), "{copied:?}");
     let mode = file.metadata()?.permissions().mode();
-    let runs = std::process::Command::new(&file).arg("--version").output();
+    let runs = Command::new(&file).arg("--version").output();
     std::fs::remove_file(&file)?;
     ensure!(mode & 0o111 == 0o111 && runs?.status.success(), "{mode:o}");
     let nowhere = program::run(program::lastpacket(["wait-idle", "--copy-to", "/no/such/folder/file"])?)?;

@@ -42,7 +42,7 @@ fn lastpacket(arguments: &[&str], stdin: &[u8]) -> Result<Output> {
 }
 
 fn text_of(files: &[&str], stdin: &[u8]) -> Result<String> {
-    let output = lastpacket(&[&["report", "--format", "text"], files].concat(), stdin)?;
+    let output = lastpacket(&[&["report", "--output", "text"], files].concat(), stdin)?;
     Ok(String::from_utf8(output.stdout)?)
 }
 
@@ -127,7 +127,7 @@ fn bad_lines() -> Result<()> {
     text += &lines[33..].iter().map(|line| format!("{line}\n")).collect::<String>();
     text += &lines[5][..80];
     for format in ["text", "json", "markdown", "junit", "html"] {
-        let output = lastpacket(&["report", "--format", format, "-"], text.as_bytes())?;
+        let output = lastpacket(&["report", "--output", format, "-"], text.as_bytes())?;
         let told = String::from_utf8(output.stderr)?;
         ensure!(output.status.code() == Some(3), "the lost line leaves it unproven: {told}");
         for trouble in [
@@ -152,7 +152,7 @@ fn cannot_be_read() -> Result<()> {
     let mut broken = fs::read(rehearsal_file("graceful"))?;
     broken.truncate(broken.len() / 2);
     let path = file("broken.gz", &broken)?;
-    let output = lastpacket(&["report", "--format", "text", &path], b"")?;
+    let output = lastpacket(&["report", "--output", "text", &path], b"")?;
     let told = String::from_utf8(output.stderr)?;
     ensure!(told.contains("broken.gz breaks off"), "{told}");
     ensure!(output.status.code() == Some(3), "what was read is not proven: {told}");
@@ -175,7 +175,7 @@ fn breaks_off() -> Result<()> {
     let plain = rehearsal("graceful")?;
     let stop = plain.lines().position(|line| line.contains("\"stop_signal\"")).context("no stop signal")?;
     let text: String = plain.lines().take(stop + 3).map(|line| format!("{line}\n")).collect();
-    let output = lastpacket(&["report", "--format", "markdown", "-"], text.as_bytes())?;
+    let output = lastpacket(&["report", "--output", "markdown", "-"], text.as_bytes())?;
     let page = String::from_utf8(output.stdout)?;
     ensure!(
         output.status.code() == Some(3) && page.contains("its verdict is not in the recording"),
@@ -196,17 +196,35 @@ fn json_again() -> Result<()> {
 }
 
 fn help() -> Result<()> {
-    let names = ["rehearse", "trace", "agent", "report", "check", "schema", "completions", "man"];
+    let help = String::from_utf8(lastpacket(&["help"], b"")?.stdout)?;
+    let listed = help.lines().skip_while(|line| *line != "Commands:").skip(1);
+    let listed = listed.take_while(|line| !line.is_empty());
+    // What a command does may take more lines, further to the right.
+    let listed = listed.filter_map(|line| line.strip_prefix("  ")?.split(' ').next());
+    let names: Vec<&str> = listed.filter(|name| !["", "help"].contains(name)).collect();
+    let expected = [
+        "rehearse",
+        "trace",
+        "agent",
+        "report",
+        "rollout",
+        "wait-idle",
+        "check",
+        "schema",
+        "completions",
+        "man",
+    ];
+    ensure!(names == expected, "{help}");
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         let script = String::from_utf8(lastpacket(&["completions", shell], b"")?.stdout)?;
-        for name in names {
+        for name in &names {
             ensure!(script.contains(name), "{name} is not in the completions of {shell}");
         }
     }
     let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("man");
     let folder = folder.to_str().context("no name")?;
     ensure!(lastpacket(&["man", folder], b"")?.status.success(), "man failed");
-    for name in names {
+    for name in &names {
         let page = fs::read_to_string(format!("{folder}/lastpacket-{name}.1"))?;
         ensure!(page.contains(".SH NAME") && page.contains(".SH SYNOPSIS"), "{page}");
     }

@@ -8,7 +8,7 @@ use lastpacket_tests::needs::anywhere;
 use libtest_mimic::Trial;
 use tracer_core::output::Line;
 use tracer_user::{
-    report::{html, junit, markdown, text::Text},
+    report::{Failing, html, junit, markdown, text::Text},
     sink::{
         Render,
         timeline::{Look, Timeline},
@@ -47,7 +47,7 @@ pub fn trials() -> Vec<Trial> {
 fn all_forms(name: &str, lines: &[Line]) -> Result<()> {
     let report = inputs::report(name, lines)?;
     compare(&format!("{name}.md"), &markdown::render(&report))?;
-    compare(&format!("{name}.xml"), &junit::render(&report, false))?;
+    compare(&format!("{name}.xml"), &junit::render(&report, Failing::usual(false)))?;
     compare(&format!("{name}.html"), &html::render(&report))?;
     let mut text = Text::new(Look::new(80, false));
     lines.iter().for_each(|line| text.take(line));

@@ -5,8 +5,11 @@ use std::{fs, path::PathBuf};
 use anyhow::{Context, Result, ensure};
 use lastpacket_tests::{needs::anywhere, programs::with_programs};
 use libtest_mimic::Trial;
-use tracer_core::output::{Body, Line};
-use tracer_user::report::{Report, html, junit, markdown};
+use tracer_core::{
+    output::{Body, Line},
+    words::Result as Answer,
+};
+use tracer_user::report::{Failing, Pod, Report, html, junit, markdown};
 
 use super::{browser, inputs};
 
@@ -58,12 +61,12 @@ fn page(name: &str, lines: &[Line]) -> Result<Page> {
 }
 
 /// Peers that something is known of: the places of local addresses stand among them.
-fn peers(report: &Report, pod: &tracer_user::report::Pod) -> usize {
+fn peers(report: &Report, pod: &Pod) -> usize {
     let mut peers: Vec<u32> = pod.connections.iter().map(|connection| connection.peer).collect();
     peers.extend(pod.marks.iter().map(|mark| mark.peer));
     peers.sort_unstable();
     peers.dedup();
-    let most = (400 / report.pods.len()).clamp(4, 40);
+    let most = (240 / report.pods.len()).clamp(4, 40);
     peers.len().min(most)
 }
 
@@ -123,8 +126,13 @@ fn nothing_beside() -> Result<()> {
 
 fn not_forgotten() -> Result<()> {
     let mut report = inputs::report("rollout", &inputs::rollout()?)?;
-    report.doubt(Some("shop"), "web-7d9f8b6c5-zzzzz", "no agent runs on node3".to_owned());
-    for page in [html::render(&report), junit::render(&report, false), markdown::render(&report)] {
+    let mut unheard = Pod::unheard("web-7d9f8b6c5-zzzzz".to_owned(), "node3".into());
+    unheard.result = Some(Answer::Unproven);
+    unheard.reasons.push("no agent runs on node3".to_owned());
+    report.pods.push(unheard);
+    for page in
+        [html::render(&report), junit::render(&report, Failing::usual(false)), markdown::render(&report)]
+    {
         ensure!(page.contains("web-7d9f8b6c5-zzzzz") && page.contains("no agent runs on node3"), "{page}");
     }
     ensure!(report.tally().unproven == 2, "{:?}", report.tally());

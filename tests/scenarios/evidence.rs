@@ -1,9 +1,10 @@
 //! What a run leaves: artefacts in its folder, and the questions that scenarios ask of it.
 
-use std::fs;
+use std::{fs, process::Command};
 
 use anyhow::{Context, Result, ensure};
 use lastpacket_tests::{
+    binary,
     events::{Events, ensure_balanced, ensure_no_gaps},
     run::Run,
 };
@@ -18,7 +19,10 @@ use tracer_user::sink::{
     timeline::{Look, Timeline},
 };
 
-use crate::{balancer::Logged, stage::Stage};
+use crate::{
+    balancer::Logged,
+    stage::{PODS, Stage},
+};
 
 /// Columns of the timeline that is kept.
 const WIDTH: usize = 160;
@@ -87,7 +91,20 @@ pub fn keep_events(stage: &Stage, pod: usize, lines: &[Line]) -> Result<()> {
     let (mut timeline, mut bytes) = (Timeline::new(Look::new(WIDTH, false)), Vec::new());
     lines.iter().for_each(|line| timeline.line(line, &mut bytes));
     timeline.end(&mut bytes);
-    Ok(fs::write(folder.join("timeline.txt"), bytes)?)
+    fs::write(folder.join("timeline.txt"), bytes)?;
+    keep_page(stage)
+}
+
+/// Keeps a page of all pods whose events are kept until now.
+fn keep_page(stage: &Stage) -> Result<()> {
+    let mut command = Command::new(binary::lastpacket()?);
+    let name = stage.folder.file_name().unwrap_or_default();
+    command.args(["report", "--output", "html", "--title"]).arg(name);
+    let events = (0..PODS).map(|pod| stage.file(&format!("pod{pod}/events.jsonl")));
+    let made = command.args(events.filter(|events| events.exists())).output()?;
+    let told = String::from_utf8_lossy(&made.stderr);
+    ensure!(matches!(made.status.code(), Some(0 | 1 | 3)), "no report: {told}");
+    Ok(fs::write(stage.file("report.html"), made.stdout)?)
 }
 
 /// Keeps what clients saw.

@@ -61,11 +61,13 @@ impl Pod {
 
     /// Terminates its containers, one when the one before has ended.
     pub fn terminate_in_turn(&mut self, plans: &[Termination]) -> Result<()> {
+        self.tell(plans)?;
         self.containers.iter_mut().zip(plans).try_for_each(|(container, plan)| container.terminate(*plan))
     }
 
     /// Terminates its containers at the same time.
     pub fn terminate_together(&mut self, plans: &[Termination]) -> Result<()> {
+        self.tell(plans)?;
         thread::scope(|scope| {
             let pairs = self.containers.iter_mut().zip(plans);
             let threads: Vec<_> =
@@ -74,6 +76,12 @@ impl Pod {
                 .into_iter()
                 .try_for_each(|thread| thread.join().map_err(|_| anyhow!("the kubelet panicked"))?)
         })
+    }
+
+    /// Tells the trace that hooks begin: nobody else knows but a kubelet.
+    fn tell(&self, plans: &[Termination]) -> Result<()> {
+        let hooks = plans.iter().any(|plan| plan.pre_stop.is_some());
+        if hooks { self.trace.signal(Signal::SIGUSR1) } else { Ok(()) }
     }
 
     /// What was traced of it, when it has ended.

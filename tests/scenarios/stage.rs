@@ -21,7 +21,8 @@ pub const CHECKS: u8 = 3;
 /// The first pod's; the others follow.
 const FIRST_POD: u8 = 11;
 const BACKEND: u8 = 100;
-const PODS: u8 = 4;
+/// How many pods there is room for.
+pub const PODS: u8 = 4;
 
 /// See the module.
 pub struct Stage {

@@ -26,6 +26,8 @@ pub enum Source {
     Host,
     /// lastpacket itself did it (rehearse).
     Rehearsal,
+    /// The user said so (trace).
+    User,
 }
 
 /// When a container entered a phase.

@@ -118,6 +118,9 @@ impl Shared {
         if self.store.lock().unwrap().get("pods", pod).is_none() {
             return failure(404);
         }
+        if self.store.lock().unwrap().log(pod).unreadable {
+            return failure(500);
+        }
         let since = parameter(query, "sinceTime").unwrap_or_default();
         let (sender, body) = Channel::new(1);
         tokio::spawn(Arc::clone(self).follow(pod.to_owned(), since, sender));
@@ -131,8 +134,8 @@ impl Shared {
         // A runtime stamps a line when it is written, which is never before what was written before it.
         let mut written = String::new();
         loop {
-            let log = self.store.lock().unwrap().log(&pod).clone();
-            for line in &log.lines[next..] {
+            let log = self.store.lock().unwrap().log(&pod).after(next);
+            for line in &log.lines {
                 next += 1;
                 let line_time = serde_json::from_str::<Value>(line).ok();
                 let line_time = line_time.as_ref().and_then(|line| line["time"].as_str()).unwrap_or_default();

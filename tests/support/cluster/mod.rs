@@ -91,6 +91,23 @@ impl Cluster {
         self.change(|store| store.log(pod).ended += 1);
     }
 
+    /// Rotates a pod's log: what it held is not given any more, and its streams end.
+    pub fn rotate_log(&self, pod: &str) {
+        self.change(|store| {
+            let log = store.log(pod);
+            log.lines.clear();
+            log.ended += 1;
+        });
+    }
+
+    /// From now on a pod's log cannot be read.
+    pub fn break_log(&self, pod: &str) {
+        self.change(|store| {
+            let log = store.log(pod);
+            (log.unreadable, log.ended) = (true, log.ended + 1);
+        });
+    }
+
     fn change(&self, change: impl FnOnce(&mut Store)) {
         change(&mut self.shared.store.lock().unwrap());
         self.shared.changes.send_modify(|count| *count += 1);

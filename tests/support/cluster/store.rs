@@ -28,6 +28,15 @@ pub struct Log {
     pub lines: Vec<String>,
     /// How often its streams were ended.
     pub ended: u64,
+    /// Nobody gets it.
+    pub unreadable: bool,
+}
+
+impl Log {
+    /// What follows these lines; of a log that was rotated meanwhile nothing may.
+    pub fn after(&self, lines: usize) -> Self {
+        Self { lines: self.lines.get(lines..).unwrap_or_default().to_vec(), ..*self }
+    }
 }
 
 /// Which objects are asked for.

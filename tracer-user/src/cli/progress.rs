@@ -38,9 +38,9 @@ impl Progress {
         self.0.suspend(|| log::warn!("{warning}"));
     }
 
-    /// Stdout, written to while the line makes room.
-    pub(super) fn stdout(&self) -> Box<dyn Write + Send> {
-        Box::new(Beside(self.0.clone()))
+    /// Stdout or stderr, written to while the line makes room.
+    pub(super) fn beside(&self, stream: impl Write + Send + 'static) -> Box<dyn Write + Send> {
+        Box::new(Beside(self.0.clone(), stream))
     }
 
     /// Takes the line away.
@@ -49,14 +49,14 @@ impl Progress {
     }
 }
 
-struct Beside(ProgressBar);
+struct Beside<W>(ProgressBar, W);
 
-impl Write for Beside {
+impl<W: Write> Write for Beside<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.suspend(|| io::stdout().write(bytes))
+        self.0.suspend(|| self.1.write(bytes))
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        io::stdout().flush()
+        self.1.flush()
     }
 }

@@ -58,7 +58,7 @@ async fn rehearse_all(arguments: &Arguments, progress: &Progress) -> Result<Outc
         Box::new(Repeated::default())
     };
     progress.tell("loading the kernel programs");
-    let (mut pipeline, verdicts) = arguments.options.start_to(text, progress.stdout())?;
+    let (mut pipeline, verdicts) = arguments.options.start_to(text, progress.beside(std::io::stdout()))?;
     let losses = Rc::new(RefCell::new(LossLog::default()));
     let (mut count, log) = (tally(&verdicts), Rc::clone(&losses));
     pipeline.observe(Box::new(move |line| {

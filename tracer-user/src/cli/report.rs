@@ -9,7 +9,7 @@ use anyhow::{Result, bail};
 
 use super::{Outcome, Tally, progress::Progress};
 use crate::{
-    report::{Fold, Report, html, junit, markdown, read::source, text::Text},
+    report::{Failing, Fold, Report, html, junit, markdown, read::source, text::Text},
     sink::{OutputFailed, Render, jsonl::JsonLines, timeline::Look},
 };
 
@@ -34,12 +34,17 @@ impl Form {
         form.unwrap_or_else(|| if io::stdout().is_terminal() { Self::Text } else { Self::Json })
     }
 
-    /// A report as a whole; `None` for the forms that are written event by event.
-    pub(super) fn render(self, report: &Report, strict: bool) -> Option<String> {
+    /// It needs all that there is to tell; the others are written as it comes.
+    pub(super) fn is_made_at_the_end(self) -> bool {
+        matches!(self, Self::Markdown | Self::Junit | Self::Html)
+    }
+
+    /// A report as a whole; `None` for the forms that are written as it comes.
+    pub(super) fn render(self, report: &Report, failing: Failing) -> Option<String> {
         match self {
             Self::Text | Self::Json => None,
             Self::Markdown => Some(markdown::render(report)),
-            Self::Junit => Some(junit::render(report, strict)),
+            Self::Junit => Some(junit::render(report, failing)),
             Self::Html => Some(html::render(report)),
         }
     }
@@ -55,8 +60,8 @@ pub(super) struct Arguments {
     #[arg(value_name = "FILE", required = true)]
     files: Vec<PathBuf>,
     /// How to write the report: text to a terminal, JSON lines to a pipe
-    #[arg(short = 'o', long, visible_alias = "output", value_enum)]
-    format: Option<Form>,
+    #[arg(short, long, value_enum)]
+    output: Option<Form>,
     /// What the report is about, as its headline says
     #[arg(long, default_value = "")]
     title: String,
@@ -66,7 +71,7 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<Outcome> {
-    let form = Form::or_fitting(arguments.format);
+    let form = Form::or_fitting(arguments.output);
     let mut fold = Fold::default();
     let mut text = (form == Form::Text).then(|| Text::new(Look::of_stdout()));
     let mut stdout = io::BufWriter::new(io::stdout().lock());
@@ -96,7 +101,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<Outcome> {
     }
     let report = fold.finish(arguments.title.clone(), counts);
     tell_silent_pods(&report);
-    let whole = match (form.render(&report, arguments.strict), text) {
+    let whole = match (form.render(&report, Failing::usual(arguments.strict)), text) {
         (Some(whole), _) => whole.into_bytes(),
         (None, text) => text.map(Text::finish).unwrap_or_default(),
     };
@@ -112,7 +117,7 @@ fn tell_silent_pods(report: &Report) {
 }
 
 /// The exit code that a report's verdicts add up to.
-pub(super) fn outcome(report: &Report, strict: bool) -> Outcome {
+fn outcome(report: &Report, strict: bool) -> Outcome {
     let mut tally = Tally::default();
     for pod in &report.pods {
         if let Some(result) = pod.result {

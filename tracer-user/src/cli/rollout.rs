@@ -1,7 +1,7 @@
 //! `lastpacket rollout`: the gate of a rollout, from a workstation or in CI.
 
 use std::{
-    io::{self, IsTerminal, Write},
+    io::{self, Write},
     path::PathBuf,
     time::Duration,
 };
@@ -14,10 +14,16 @@ use super::{
     Outcome,
     options::{duration, interrupted, runtime},
     progress::Progress,
+    report::Form,
 };
 use crate::{
     kube::{client, list_watch::Timing},
-    rollout::{self, Settings, input::Patience, permissions, text, total::Total, workload::Name},
+    report::Failing,
+    rollout::{
+        self, Settings, gathered::Gathered, input::Patience, join::News, permissions, text, total::Total,
+        workload::Name,
+    },
+    sink::OutputFailed,
 };
 
 /// Which rollout.
@@ -59,7 +65,7 @@ pub(super) struct Arguments {
     strict: bool,
     /// How to write the result: text to a terminal, JSON lines to a pipe
     #[arg(short, long, value_enum)]
-    output: Option<Output>,
+    output: Option<Form>,
 }
 
 const HELP: &str = "\
@@ -78,15 +84,6 @@ enum FailOn {
     Unproven,
 }
 
-/// How the result is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-enum Output {
-    /// For people.
-    Text,
-    /// JSON lines: a line per pod as it ends, then the total.
-    Json,
-}
-
 pub(super) fn run(arguments: &Arguments) -> Result<Outcome> {
     runtime()?.block_on(watch(arguments))
 }
@@ -99,10 +96,8 @@ async fn watch(arguments: &Arguments) -> Result<Outcome> {
     let needed =
         permissions::needed(arguments.workload.kind, &namespace, &arguments.agents, arguments.restart);
     permissions::check(&client, needed).await?;
-    let output = arguments
-        .output
-        .unwrap_or_else(|| if io::stdout().is_terminal() { Output::Text } else { Output::Json });
-    let progress = Progress::start(output == Output::Text);
+    let form = Form::or_fitting(arguments.output);
+    let progress = Progress::start(form != Form::Json);
     let patience =
         Patience { verdict: arguments.verdict_timeout, settle: Patience::SETTLE, all: arguments.timeout };
     let settings = Settings {
@@ -113,27 +108,58 @@ async fn watch(arguments: &Arguments) -> Result<Outcome> {
         patience,
         timing: Timing::default(),
     };
-    let mut stdout = progress.stdout();
-    let row = |row: &rollout::row::Row| match output {
-        Output::Text => Ok(text::row(row)),
-        Output::Json => line("pod", row),
-    };
-    let watched = rollout::watch(
-        client,
-        settings,
-        stop,
-        |ended| Ok(stdout.write_all(row(&ended)?.as_bytes())?),
-        |state| progress.tell(state),
-    );
-    let total = watched.await;
+    let mut told = Told::new(form, &progress);
+    let watched =
+        rollout::watch(client, settings, stop, |news| told.take(news), |state| progress.tell(state)).await;
     progress.end();
-    let total = total?;
-    let text = match output {
-        Output::Text => text::total(&total),
-        Output::Json => line("rollout", &total)?,
-    };
-    io::stdout().write_all(text.as_bytes())?;
-    outcome(arguments, &total)
+    let total = watched?;
+    let failing = arguments.failing(&total);
+    told.end(&total, failing)?;
+    if total.rollout == "never_began" {
+        bail!("no rollout of {} began within the --timeout; start one with --restart", total.workload);
+    }
+    Ok(outcome(&total, failing))
+}
+
+/// Where the news go: text and JSON lines to stdout as they come. The other forms are made at the end, of
+/// what was gathered until then; a rollout takes its time, so that the text goes to stderr meanwhile.
+struct Told {
+    form: Form,
+    stdout: Box<dyn Write>,
+    rows: Box<dyn Write>,
+    gathered: Option<Gathered>,
+}
+
+impl Told {
+    fn new(form: Form, progress: &Progress) -> Self {
+        let gathered = form.is_made_at_the_end().then(Gathered::default);
+        let rows =
+            if gathered.is_some() { progress.beside(io::stderr()) } else { progress.beside(io::stdout()) };
+        Self { form, stdout: Box::new(io::stdout()), rows, gathered }
+    }
+
+    fn take(&mut self, news: News) -> Result<()> {
+        if let News::Row(row) = &news {
+            let text = if self.form == Form::Json { line("pod", row)? } else { text::row(row) };
+            self.rows.write_all(text.as_bytes()).map_err(OutputFailed::from)?;
+        }
+        if let Some(gathered) = &mut self.gathered {
+            gathered.take(news);
+        }
+        Ok(())
+    }
+
+    fn end(mut self, total: &Total, failing: Failing) -> Result<()> {
+        let text = if self.form == Form::Json { line("rollout", total)? } else { text::total(total) };
+        self.rows.write_all(text.as_bytes()).map_err(OutputFailed::from)?;
+        let whole = self.gathered.map(|gathered| self.form.render(&gathered.finish(total), failing));
+        let whole = whole.flatten().unwrap_or_default();
+        Ok(self
+            .stdout
+            .write_all(whole.as_bytes())
+            .and_then(|()| self.stdout.flush())
+            .map_err(OutputFailed::from)?)
+    }
 }
 
 /// An object with its type, as a line.
@@ -143,19 +169,25 @@ fn line(kind: &str, object: &impl serde::Serialize) -> Result<String> {
     Ok(value.to_string() + "\n")
 }
 
-fn outcome(arguments: &Arguments, total: &Total) -> Result<Outcome> {
-    if total.rollout == "never_began" {
-        bail!("no rollout of {} began within the --timeout; start one with --restart", total.workload);
+impl Arguments {
+    /// What is a failure, now that all losses are known.
+    fn failing(&self, total: &Total) -> Failing {
+        Failing {
+            cut: self.fail_on.contains(&FailOn::Cut) && total.lost > self.max_losses,
+            unproven: self.fail_on.contains(&FailOn::Unproven),
+            late_or_doubtful: self.strict,
+        }
     }
-    let fails =
-        |on: FailOn, result: words::Result| arguments.fail_on.contains(&on) && total.count(result) > 0;
-    let cut = fails(FailOn::Cut, words::Result::Cut) && total.lost > arguments.max_losses;
-    let late = arguments.strict && (total.doubts > 0 || total.count(words::Result::Late) > 0);
-    Ok(if cut || late {
+}
+
+fn outcome(total: &Total, failing: Failing) -> Outcome {
+    let any = |result: words::Result| total.count(result) > 0;
+    let doubtful = total.doubts > 0 || any(words::Result::Late);
+    if failing.cut && any(words::Result::Cut) || failing.late_or_doubtful && doubtful {
         Outcome::Cut
-    } else if fails(FailOn::Unproven, words::Result::Unproven) || total.rollout != "complete" {
+    } else if failing.unproven && any(words::Result::Unproven) || total.rollout != "complete" {
         Outcome::Unproven
     } else {
         Outcome::Fine
-    })
+    }
 }

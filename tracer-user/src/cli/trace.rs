@@ -10,11 +10,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::Result;
-use tokio::sync::mpsc;
+use anyhow::{Context, Result};
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    sync::mpsc,
+};
 use tracer_core::{
     event::TargetId,
     input::{Declared, End, InventoryUpdate, NewContainer, NewTarget},
+    lifecycle::Source,
     output::Subject,
 };
 
@@ -35,6 +39,7 @@ use crate::{
 
 /// What to trace.
 #[derive(clap::Args)]
+#[command(after_help = HELP)]
 pub(super) struct Arguments {
     /// A process, by its id: it and all that share its network namespace
     #[arg(long, value_name = "PID", required_unless_present_any = ["netns", "cgroup", "pod", "selector", "container"])]
@@ -71,6 +76,10 @@ pub(super) struct Arguments {
     options: TraceOptions,
 }
 
+const HELP: &str = "\
+SIGUSR1 tells that the termination of the targets begins, as the Kubernetes API tells of pods: what comes \
+before the stop signal is preStop then, and no part of running.";
+
 /// How often a cgroup is looked at.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 /// How often it is looked whether a target has ended.
@@ -102,6 +111,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<Outcome> {
 
 async fn trace(arguments: &Arguments, found: Vec<Found>) -> Result<Outcome> {
     let interrupt = interrupted()?;
+    let told = signal(SignalKind::user_defined1()).context("cannot handle SIGUSR1")?;
     let (mut pipeline, verdicts) = arguments.options.start()?;
     // On a node the kubelet's probes are no traffic. One that is started again meanwhile is not known.
     pipeline.set_probers(Probers::default().look())?;
@@ -117,6 +127,7 @@ async fn trace(arguments: &Arguments, found: Vec<Found>) -> Result<Outcome> {
             }
         }
     }
+    tokio::spawn(tell_of_termination(told, targets.clone(), tell));
     let left = follow(&mut pipeline, targets, &mut updates, arguments.linger, interrupt).await?;
     for target in left {
         let end = match (pipeline.is_gone(target), pipeline.is_terminating(target)) {
@@ -167,6 +178,18 @@ async fn follow(
 fn finish(pipeline: &mut Pipeline, target: TargetId, end: End) -> Result<()> {
     let interface_gone = !pipeline.has_interface(target);
     pipeline.finish(target, interface_gone, end)
+}
+
+/// Passes on that the termination of the targets begins.
+async fn tell_of_termination(mut told: Signal, targets: Vec<TargetId>, tell: mpsc::Sender<InventoryUpdate>) {
+    while told.recv().await.is_some() {
+        let time = clock::mono_ns();
+        for target in targets.iter().copied() {
+            let began = InventoryUpdate::PreStop { target, container: None, time, source: Source::User };
+            // Nobody listens any more when tracing has ended.
+            let _ = tell.send(began).await;
+        }
+    }
 }
 
 /// The kernel tells of the ends of inits; that others of a cgroup have ended too, its files tell.

@@ -8,9 +8,9 @@ use tracer_core::{
     event::Mono,
     output::{
         Body, ConnectionEvent, Endpoint, EndpointEvent, ExitEvent, K8s, Line, LostEvent, Network, PhaseEvent,
-        RehearsalEvent, ResetEvent, Subject,
+        RehearsalEvent, ResetEvent, SignalName, Subject,
     },
-    verdict::Verdict,
+    verdict::{PhaseSummary, Verdict},
     words::{Ending, Hop, Origin, Phase, Result, Role},
 };
 
@@ -29,15 +29,18 @@ pub struct Fold {
     open: HashMap<Key, Open>,
 }
 
-/// The run, the network namespace and the name, as in a pod's lines.
+/// The run, the network namespace, and the pod's uid or the target's name: a pod's name may be learned later.
 type Key = (Arc<str>, u64, String);
 
 /// A pod, and where to find its peers and connections.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Open {
     at: usize,
     peers: HashMap<IpAddr, u32>,
     connections: HashMap<Tuple, usize>,
+    /// Connections that the pod was opening before the kernel had chosen their own port: by the peer's place
+    /// and port, and the time.
+    unbound: HashMap<(u32, u16, Mono), usize>,
 }
 
 /// Both addresses by their place, both ports.
@@ -52,7 +55,7 @@ impl Fold {
                 run.version = Some((started.version.clone(), started.kernel.clone()));
             }
             (Body::Lost(lost), None) => run.lost.push(lost_text(lost)),
-            (Body::Rehearsal(event), _) => self.report.clients.push(clients_text(event)),
+            (Body::Rehearsal(event), _) => self.report.facts.push(clients_text(event)),
             (_, None) => {}
             (body, Some(subject)) => self.of_pod(line, subject, body),
         }
@@ -88,13 +91,14 @@ impl Fold {
     }
 
     fn of_pod(&mut self, line: &Line, subject: &Subject, body: &Body) {
-        let key = (Arc::clone(&line.agent.run_id), subject.target.netns, subject.target.name.clone());
+        let name_or_uid = subject.k8s.as_ref().map_or(&subject.target.name, |k8s| &k8s.pod.uid);
+        let key = (Arc::clone(&line.agent.run_id), subject.target.netns, name_or_uid.clone());
         let report = &mut self.report;
         let open = self.open.entry(key.clone()).or_insert_with(|| {
-            let mut pod = Pod::new(subject.target.name.clone(), None, Arc::clone(&line.node));
+            let mut pod = Pod::unheard(subject.target.name.clone(), Arc::clone(&line.node));
             (pod.time, pod.mono_ns) = (line.time, line.mono_ns);
             report.pods.push(pod);
-            Open { at: report.pods.len() - 1, peers: HashMap::new(), connections: HashMap::new() }
+            Open { at: report.pods.len() - 1, ..Open::default() }
         });
         let pod = &mut report.pods[open.at];
         if let Some(k8s) = &subject.k8s {
@@ -111,6 +115,9 @@ impl Fold {
 fn name(pod: &mut Pod, k8s: &K8s) {
     if let Some(name) = k8s.pod.name.as_ref().filter(|name| **name != pod.name) {
         pod.name.clone_from(name);
+    }
+    if pod.uid.is_none() {
+        pod.uid = Some(k8s.pod.uid.clone());
     }
     if pod.namespace.is_none() {
         pod.namespace = k8s.namespace.as_ref().map(|namespace| namespace.name.clone());
@@ -164,13 +171,18 @@ impl Open {
 
     fn opened(&mut self, pod: &mut Pod, time: Mono, event: &ConnectionEvent) {
         let tuple = self.tuple(pod, &event.network);
-        self.connections.insert(tuple, pod.connections.len());
         let (peer, _, peer_port, port) = tuple;
+        let (at, from) = (pod.connections.len(), event.opened_mono_ns.unwrap_or(time));
+        if port == 0 {
+            self.unbound.insert((peer, peer_port, from), at);
+        } else {
+            self.connections.insert(tuple, at);
+        }
         pod.connections.push(Connection {
             peer,
             peer_port,
             port,
-            from: event.opened_mono_ns.unwrap_or(time),
+            from,
             to: None,
             end: None,
             whose: whose(event),
@@ -181,12 +193,19 @@ impl Open {
 
     fn closed(&mut self, pod: &mut Pod, time: Mono, event: &ConnectionEvent) {
         let tuple = self.tuple(pod, &event.network);
-        let still_open = |at: &&usize| pod.connections[**at].to.is_none();
-        if self.connections.get(&tuple).filter(still_open).is_none() {
-            self.opened(pod, event.opened_mono_ns.unwrap_or(time), event);
-        }
-        let connection = self.connections.get(&tuple).and_then(|at| pod.connections.get_mut(*at));
-        if let (Some(connection), Some(end)) = (connection, &event.end) {
+        let (peer, _, peer_port, port) = tuple;
+        let from = event.opened_mono_ns.unwrap_or(time);
+        let still_open = |at: &usize| pod.connections[*at].to.is_none();
+        let known = self.connections.get(&tuple).copied().filter(still_open);
+        let known = known.or_else(|| self.unbound.remove(&(peer, peer_port, from)));
+        let at = known.unwrap_or_else(|| {
+            self.opened(pod, from, event);
+            pod.connections.len() - 1
+        });
+        self.connections.insert(tuple, at);
+        let connection = &mut pod.connections[at];
+        connection.port = port;
+        if let Some(end) = &event.end {
             connection.to = Some(time);
             connection.end = Some(Loss { ending: end.ending, confidence: end.confidence });
             connection.bytes = (end.bytes_received, end.bytes_acked);
@@ -219,7 +238,7 @@ impl Open {
 }
 
 fn phase(pod: &mut Pod, time: Mono, event: &PhaseEvent) {
-    let name = names::phase(event.phase, event.signal.as_ref().map(|signal| signal.name.as_str())).to_owned();
+    let name = phase_name(event.phase, event.signal.as_ref());
     if event.phase != Phase::Running {
         pod.began = Some(pod.began.map_or(time, |began| began.min(time)));
     }
@@ -231,13 +250,14 @@ fn phase(pod: &mut Pod, time: Mono, event: &PhaseEvent) {
     let known = pod.lanes.iter().rposition(|lane| *lane.name == *event.container.name);
     match known.filter(|_| event.phase != Phase::Running) {
         Some(at) => pod.lanes[at].phases.push(begin),
-        None => pod.lanes.push(Lane {
-            name: event.container.name.to_string(),
-            phases: vec![begin],
-            status: None,
-            cause: None,
-        }),
+        None => {
+            pod.lanes.push(Lane { phases: vec![begin], ..Lane::unheard(event.container.name.to_string()) });
+        }
     }
+}
+
+fn phase_name(phase: Phase, signal: Option<&SignalName>) -> String {
+    names::phase(phase, signal.map(|signal| signal.name.as_str())).to_owned()
 }
 
 fn exit(pod: &mut Pod, event: &ExitEvent) {
@@ -251,11 +271,26 @@ fn judged(pod: &mut Pod, verdict: &Verdict) {
     pod.result = Some(verdict.result);
     pod.reasons.splice(..0, verdict.reasons.iter().cloned());
     for container in &verdict.containers {
-        if let Some(lane) = pod.lanes.iter_mut().rev().find(|lane| *lane.name == *container.name) {
-            lane.status = lane.status.take().or_else(|| container.status.clone());
-            lane.cause = container.cause;
+        let at = pod.lanes.iter().rposition(|lane| *lane.name == *container.name).unwrap_or_else(|| {
+            pod.lanes.push(Lane::unheard(container.name.to_string()));
+            pod.lanes.len() - 1
+        });
+        let lane = &mut pod.lanes[at];
+        // A container runs for long, and a recording may begin after that.
+        if lane.phases.len() < container.phases.len() {
+            let begin = |start: &PhaseSummary| {
+                (start.phase, start.mono_ns, phase_name(start.phase, start.signal.as_ref()))
+            };
+            lane.phases = container.phases.iter().map(begin).collect();
         }
+        lane.status = lane.status.take().or_else(|| container.status.clone());
+        lane.cause = container.cause;
     }
+    let phases = || pod.lanes.iter().flat_map(|lane| &lane.phases);
+    let ending = phases().filter(|(phase, ..)| *phase != Phase::Running);
+    pod.began = pod.began.or(ending.map(|(_, time, _)| *time).min());
+    let exits = phases().filter(|(phase, ..)| *phase == Phase::AfterExit);
+    pod.exited = pod.exited.or(exits.map(|(_, time, _)| *time).max());
     pod.verdict = Some(verdict.clone());
 }
 

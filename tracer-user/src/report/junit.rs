@@ -43,32 +43,68 @@ struct Case {
     text: String,
 }
 
-/// The report as JUnit XML: `cut` is a failure, `unproven` an error, `idle` is skipped. If `strict`, late
-/// verdicts and doubts are failures too.
+/// Which verdicts make a test fail. Where one that is not well is none of these, its test is skipped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Failing {
+    /// `cut`, as a failure.
+    pub cut: bool,
+    /// `unproven`, as an error.
+    pub unproven: bool,
+    /// `late`, and verdicts with doubts, as failures.
+    pub late_or_doubtful: bool,
+}
+
+impl Failing {
+    /// What fails where nothing else is said; if `strict`, late verdicts and doubts, too.
+    #[must_use]
+    pub fn usual(strict: bool) -> Self {
+        Self { cut: true, unproven: true, late_or_doubtful: strict }
+    }
+}
+
+/// The report as JUnit XML.
 #[must_use]
-pub fn render(report: &Report, strict: bool) -> String {
+pub fn render(report: &Report, failing: Failing) -> String {
     let mut nodes: Vec<&str> = report.pods.iter().map(|pod| &*pod.node).collect();
     nodes.sort_unstable();
     nodes.dedup();
-    let suites = nodes.iter().enumerate().map(|(id, node)| suite(report, id, node, strict));
-    let page = Page { suites: suites.collect() };
+    let incomplete = report.incomplete.as_ref().map(|reason| incomplete(report, reason));
+    let of_nodes = nodes.iter().map(|node| suite(report, node, failing));
+    let mut suites: Vec<Suite> = incomplete.into_iter().chain(of_nodes).collect();
+    suites.iter_mut().enumerate().for_each(|(id, suite)| suite.id = id);
+    let page = Page { suites };
     // Writing to memory does not fail.
     page.render().unwrap_or_default()
 }
 
-fn suite(report: &Report, id: usize, node: &str, strict: bool) -> Suite {
+/// A suite with a test that tells why the report is not whole.
+fn incomplete(report: &Report, reason: &str) -> Suite {
+    let case = Case {
+        class: "lastpacket".to_owned(),
+        name: text(&report.title),
+        time: "0.000".to_owned(),
+        kind: summary::word(Some(Result::Unproven)),
+        element: Some("error"),
+        message: text(reason),
+        text: String::new(),
+    };
+    Suite { cases: vec![case], errors: 1, ..suite(report, "", Failing::usual(false)) }
+}
+
+fn suite(report: &Report, node: &str, failing: Failing) -> Suite {
     let pods: Vec<&Pod> = report.pods.iter().filter(|pod| &*pod.node == node).collect();
     let cases: Vec<Case> =
-        pods.iter().filter(|pod| pod.result.is_some()).map(|pod| case(pod, strict)).collect();
+        pods.iter().filter(|pod| pod.result.is_some()).map(|pod| case(pod, failing)).collect();
     let count = |element| cases.iter().filter(|case| case.element == Some(element)).count();
     let began = pods.iter().map(|pod| pod.time).filter(|time| time.0 > 0).min();
     let took: f64 = pods.iter().filter_map(|pod| pod.took()).map(|ns| ns as f64 / 1e9).sum();
-    let mut out = report.notes.clone();
+    let mut out: Vec<String> = report.incomplete.iter().chain(&report.notes).cloned().collect();
     out.push(summary::headline(report.tally()));
+    out.extend(report.facts.iter().cloned());
     out.extend(report.counts.troubles());
     let node = if node.is_empty() { "unknown" } else { node };
     Suite {
-        id,
+        id: 0,
         name: text(&format!("lastpacket on {node}")),
         node: text(node),
         // The schema knows neither fractions nor zones; it is UTC.
@@ -86,14 +122,14 @@ fn suite(report: &Report, id: usize, node: &str, strict: bool) -> Suite {
     }
 }
 
-fn case(pod: &Pod, strict: bool) -> Case {
+fn case(pod: &Pod, failing: Failing) -> Case {
     let result = pod.result;
+    let doubtful = result == Some(Result::Late) || pod.doubts() > 0;
     let failed = match result {
-        Some(Result::Cut) => Some("failure"),
-        Some(Result::Unproven) => Some("error"),
-        Some(Result::Late) if strict => Some("failure"),
-        _ if strict && pod.doubts() > 0 => Some("failure"),
-        Some(Result::Idle) => Some("skipped"),
+        Some(Result::Cut) if failing.cut => Some("failure"),
+        Some(Result::Unproven) if failing.unproven => Some("error"),
+        _ if failing.late_or_doubtful && doubtful => Some("failure"),
+        Some(Result::Cut | Result::Unproven | Result::Idle) => Some("skipped"),
         _ => None,
     };
     let class = [pod.namespace.as_deref(), pod.workload.as_deref()];

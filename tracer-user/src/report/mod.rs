@@ -6,14 +6,14 @@
 
 mod fold;
 pub mod html;
-
 pub mod junit;
 pub mod markdown;
 mod model;
 pub mod read;
 mod summary;
-
 pub mod text;
 
 pub use fold::Fold;
+pub use junit::Failing;
 pub use model::{Connection, Endpoints, Lane, Loss, Mark, Pod, Report, Run, Tally, Whose};
+pub use read::Counts;

@@ -20,8 +20,10 @@ pub struct Report {
     pub notes: Vec<String>,
     /// What was read.
     pub counts: Counts,
-    /// What the clients of rehearsals saw, one sentence each.
-    pub clients: Vec<String>,
+    /// Why it is not the whole of what it is about, if it is not: nothing is proven then.
+    pub incomplete: Option<String>,
+    /// What else is known, such as what the clients of rehearsals saw, one sentence each.
+    pub facts: Vec<String>,
     /// Runs of lastpacket: agents, traces, rehearsals.
     pub runs: Vec<Run>,
     /// Pods, or other targets, as their tracing began. One that is terminated again is told again.
@@ -48,6 +50,8 @@ pub struct Run {
 pub struct Pod {
     /// Its name.
     pub name: String,
+    /// Its uid.
+    pub uid: Option<String>,
     /// Its namespace.
     pub namespace: Option<String>,
     /// What owns it, as `deployment/web`.
@@ -217,35 +221,22 @@ impl Report {
     #[must_use]
     pub fn result(&self) -> Option<Result> {
         let order = [Result::Cut, Result::Unproven, Result::Late, Result::Drained, Result::Idle];
-        order.into_iter().find(|result| self.pods.iter().any(|pod| pod.result == Some(*result)))
-    }
-
-    /// A pod of which less is known than a verdict needs: it is unproven, for this reason. If nothing
-    /// was read of it, it is added by its name.
-    pub fn doubt(&mut self, namespace: Option<&str>, name: &str, reason: String) {
-        let known = self.pods.iter_mut().rev();
-        let mut known = known.filter(|pod| pod.name == name && pod.namespace.as_deref() == namespace);
-        let pod = match known.next() {
-            Some(pod) => pod,
-            None => {
-                self.pods.push(Pod::new(name.to_owned(), namespace.map(str::to_owned), "".into()));
-                let Some(pod) = self.pods.last_mut() else { return };
-                pod
-            }
+        let is_there = |result: Result| {
+            let incomplete = result == Result::Unproven && self.incomplete.is_some();
+            incomplete || self.pods.iter().any(|pod| pod.result == Some(result))
         };
-        if pod.result != Some(Result::Cut) {
-            pod.result = Some(Result::Unproven);
-        }
-        pod.reasons.push(reason);
+        order.into_iter().find(|result| is_there(*result))
     }
 }
 
 impl Pod {
-    /// A pod of which nothing else is known.
-    pub(super) fn new(name: String, namespace: Option<String>, node: Arc<str>) -> Self {
+    /// A pod of which nothing was heard but its name.
+    #[must_use]
+    pub fn unheard(name: String, node: Arc<str>) -> Self {
         Self {
             name,
-            namespace,
+            uid: None,
+            namespace: None,
             workload: None,
             node,
             result: None,
@@ -303,6 +294,13 @@ impl Pod {
     #[must_use]
     pub fn quiet_ns(&self) -> Option<i64> {
         self.verdict.as_ref().and_then(|verdict| verdict.traffic.quiet_ns)
+    }
+}
+
+impl Lane {
+    /// A container of which nothing was heard but its name.
+    pub(super) fn unheard(name: String) -> Self {
+        Self { name, phases: Vec::new(), status: None, cause: None }
     }
 }
 

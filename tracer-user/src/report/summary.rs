@@ -6,7 +6,7 @@ use tracer_core::{
     event::Mono,
     output::Timestamp,
     verdict::{LossCount, Verdict},
-    words::Result,
+    words::{Phase, Result},
 };
 
 use super::model::{Lane, Pod, Report, Tally};
@@ -112,16 +112,19 @@ pub(super) fn span(ns: Option<Mono>) -> String {
     ns.map_or(String::new(), |ns| format!("{:.3} s", ns as f64 / 1e9))
 }
 
-/// How long traffic had been quiet at the exit.
+/// How long traffic had been quiet at the exit; or how long after the exit it still came.
 pub(super) fn quiet(pod: &Pod) -> String {
-    pod.quiet_ns().map_or(String::new(), |ns| format!("{:.3} s", names::seconds(ns)))
+    pod.quiet_ns().map_or(String::new(), |ns| match names::seconds(ns) {
+        late if late < 0.0 => format!("none, until {:+.3} s", -late),
+        quiet => format!("{quiet:.3} s"),
+    })
 }
 
 /// A container's phases after running with their times since the termination's begin, and how it ended.
 pub(super) fn way_out(pod: &Pod, lane: &Lane) -> String {
     let zero = pod.began.unwrap_or(0);
-    let steps =
-        lane.phases.iter().skip(1).map(|(_, time, name)| format!("{name} {}", names::since(zero, *time)));
+    let steps = lane.phases.iter().filter(|(phase, ..)| *phase != Phase::Running);
+    let steps = steps.map(|(_, time, name)| format!("{name} {}", names::since(zero, *time)));
     let status = lane.status.as_ref().map(|status| names::way_out(status, lane.cause));
     let all: Vec<String> = steps.chain(status).collect();
     if all.is_empty() { "running".to_owned() } else { all.join(", ") }

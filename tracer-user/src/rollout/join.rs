@@ -5,15 +5,12 @@ mod state;
 
 use std::{collections::BTreeMap, time::Instant};
 
-use tracer_core::{
-    output::{Body, Line, Timestamp},
-    words::Result,
-};
+use tracer_core::output::{Body, Line, Timestamp};
 
 use super::{
     agents::Agents,
     input::{Input, Patience, Place, Pod},
-    row::{Row, phases},
+    row::Row,
     total::{End, Total},
     workload::{Name, Status},
 };
@@ -31,6 +28,15 @@ enum Stage {
     Complete(Instant),
     /// It will not be, since then.
     Failed(Instant, String),
+}
+
+/// What there is to tell.
+#[derive(Debug)]
+pub enum News {
+    /// What an agent said of a pod of the workload, or of itself: each line once, those of a run in order.
+    Line(Box<Line>),
+    /// A pod has ended, or did not in time.
+    Row(Box<Row>),
 }
 
 /// What is known of a pod.
@@ -86,9 +92,9 @@ impl Join {
         }
     }
 
-    /// Takes what happened; the rows that follow from it.
-    pub fn step(&mut self, input: Input, now: Instant) -> Vec<Row> {
-        let (mut rows, was_watched) = (Vec::new(), self.is_watched());
+    /// Takes what happened; what there is to tell of it.
+    pub fn step(&mut self, input: Input, now: Instant) -> Vec<News> {
+        let (mut heard, mut rows, was_watched) = (None, Vec::new(), self.is_watched());
         match input {
             Input::Workload(status) => self.workload(*status, now),
             Input::WorkloadGone => self.fail("it was deleted", now),
@@ -108,7 +114,8 @@ impl Join {
             Input::Newer { node, place } => drop(self.agents.take(&node, &place)),
             Input::Line { node, line } => {
                 if self.agents.take(&node, &Place::from(&*line)) {
-                    self.line(&node, *line, now, &mut rows);
+                    self.line(&node, &line, now, &mut rows);
+                    heard = self.is_wanted(&line).then_some(line);
                 }
             }
             Input::Tick => {}
@@ -120,7 +127,15 @@ impl Join {
         for row in &rows {
             self.total.add(row);
         }
-        rows
+        let rows = rows.into_iter().map(|row| News::Row(Box::new(row)));
+        heard.map(News::Line).into_iter().chain(rows).collect()
+    }
+
+    /// Whether a line tells of the workload's pods, or of the agent itself.
+    fn is_wanted(&mut self, line: &Line) -> bool {
+        let Some(subject) = &line.subject else { return true };
+        let Some(k8s) = &subject.k8s else { return false };
+        self.name.owns(&self.namespace, k8s) || self.of_node(&k8s.pod.uid).is_some()
     }
 
     fn workload(&mut self, status: Status, now: Instant) {
@@ -196,11 +211,11 @@ impl Join {
             }
         }
         if let Some((node, line)) = early {
-            self.line(&node, line, now, rows);
+            self.line(&node, &line, now, rows);
         }
     }
 
-    fn line(&mut self, node: &str, line: Line, now: Instant, rows: &mut Vec<Row>) {
+    fn line(&mut self, node: &str, line: &Line, now: Instant, rows: &mut Vec<Row>) {
         // All others are most of an agent's lines.
         if !matches!(line.body, Body::TargetStarted(_) | Body::TargetEnded(_) | Body::Verdict(_)) {
             return;
@@ -218,7 +233,7 @@ impl Join {
                 if self.of_node(&uid).is_some() || (self.joined && ours) {
                     self.verdict(node, line, now, rows);
                 } else if ours {
-                    self.early.insert(uid, (node.to_owned(), line));
+                    self.early.insert(uid, (node.to_owned(), line.clone()));
                 }
             }
             Body::TargetEnded(ended) => {
@@ -241,9 +256,9 @@ impl Join {
         self.pods.values_mut().find(|known| known.pod.cgroup_uid == cgroup_uid)
     }
 
-    fn verdict(&mut self, node: &str, line: Line, now: Instant, rows: &mut Vec<Row>) {
+    fn verdict(&mut self, node: &str, line: &Line, now: Instant, rows: &mut Vec<Row>) {
         let (Some(k8s), Body::Verdict(verdict)) =
-            (line.subject.as_ref().and_then(|subject| subject.k8s.clone()), line.body.clone())
+            (line.subject.as_ref().and_then(|subject| subject.k8s.as_ref()), &line.body)
         else {
             return;
         };
@@ -252,7 +267,7 @@ impl Join {
             known.told = true;
             name = Some(known.pod.name.clone());
             if !watched {
-                known.held = Some((now, node.to_owned(), line));
+                known.held = Some((now, node.to_owned(), line.clone()));
                 return;
             }
         }
@@ -260,38 +275,8 @@ impl Join {
         if !watched || self.since().is_some_and(|since| line.time < since) {
             return;
         }
-        let (mut result, mut reasons) = (verdict.result, verdict.reasons.clone());
         let gaps = self.agents.gaps(node, verdict.evidence.first_seq, line.seq);
-        if let (Some(first), Some(last)) = (gaps.first(), gaps.last()) {
-            let count: u64 = gaps.iter().map(|gap| gap.end() - gap.start() + 1).sum();
-            reasons.insert(
-                0,
-                format!(
-                    "{count} lines that the verdict rests on are missing in the log of the agent on node {node} \
-                     (seq {} to {}): it said {result}",
-                    first.start(),
-                    last.end()
-                ),
-            );
-            // What was lost was lost, whatever else there was.
-            if result != Result::Cut {
-                result = Result::Unproven;
-            }
-        }
-        rows.push(Row {
-            namespace: self.namespace.clone(),
-            pod: name.unwrap_or_else(|| k8s.pod.uid.clone()),
-            uid: k8s.pod.uid.clone(),
-            node: Some(node.to_owned()),
-            result,
-            reasons,
-            lost: verdict.lost,
-            doubts: verdict.doubts,
-            quiet_seconds: verdict.traffic.quiet_ns.map(|ns| ns as f64 / 1e9),
-            phases: phases(&verdict),
-            time: Some(line.time),
-            verdict: Some(verdict),
-        });
+        rows.push(Row::judged(self.namespace.clone(), name, node, line, verdict, &gaps));
     }
 
     /// A rollout is known now: pods that ended a moment ago are its.
@@ -299,7 +284,7 @@ impl Join {
         let held: Vec<_> = self.pods.values_mut().filter_map(|known| known.held.take()).collect();
         let patience = self.patience.verdict;
         for (_, node, line) in held.into_iter().filter(|(at, ..)| now < *at + patience) {
-            self.verdict(&node, line, now, rows);
+            self.verdict(&node, &line, now, rows);
         }
     }
 

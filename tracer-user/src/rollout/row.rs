@@ -1,11 +1,11 @@
 //! A pod of the rollout that has ended, as it is told. Pure.
 
-use std::sync::Arc;
+use std::{ops::RangeInclusive, sync::Arc};
 
 use serde::Serialize;
 use tracer_core::{
     event::Mono,
-    output::{SignalName, Timestamp},
+    output::{Line, SignalName, Timestamp},
     verdict::{ContainerSummary, Verdict},
     words::{Phase, Result},
 };
@@ -46,6 +46,57 @@ pub struct Row {
 }
 
 impl Row {
+    /// Of a pod with a verdict, which stands in this line of its node's agent. The lines in these gaps are
+    /// missing of what the verdict rests on.
+    #[must_use]
+    pub fn judged(
+        namespace: String,
+        name: Option<String>,
+        node: &str,
+        line: &Line,
+        verdict: &Verdict,
+        gaps: &[RangeInclusive<u64>],
+    ) -> Self {
+        let uid = line.subject.as_ref().and_then(|subject| subject.k8s.as_ref());
+        let uid = uid.map_or(String::new(), |k8s| k8s.pod.uid.clone());
+        let mut row = Self {
+            namespace,
+            pod: name.unwrap_or_else(|| uid.clone()),
+            uid,
+            node: Some(node.to_owned()),
+            result: verdict.result,
+            reasons: verdict.reasons.clone(),
+            lost: verdict.lost,
+            doubts: verdict.doubts,
+            quiet_seconds: verdict.traffic.quiet_ns.map(|ns| ns as f64 / 1e9),
+            phases: phases(verdict),
+            time: Some(line.time),
+            verdict: Some(Box::new(verdict.clone())),
+        };
+        if let (Some(first), Some(last)) = (gaps.first(), gaps.last()) {
+            row.doubt(
+                node,
+                gaps.iter().map(|gap| gap.end() - gap.start() + 1).sum(),
+                first.start(),
+                last.end(),
+            );
+        }
+        row
+    }
+
+    fn doubt(&mut self, node: &str, missing: u64, first: &u64, last: &u64) {
+        let said = self.result;
+        let reason = format!(
+            "{missing} lines that the verdict rests on are missing in the log of the agent on node {node} \
+             (seq {first} to {last}): it said {said}"
+        );
+        self.reasons.insert(0, reason);
+        // What was lost was lost, whatever else there was.
+        if self.result != Result::Cut {
+            self.result = Result::Unproven;
+        }
+    }
+
     /// Of a pod without a verdict.
     #[must_use]
     pub fn unproven(namespace: String, pod: &Pod, reason: String) -> Self {

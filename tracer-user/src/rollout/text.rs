@@ -100,18 +100,10 @@ pub fn total(total: &Total) -> String {
         lines.push(format!("    → {}", finding.remedy));
     }
     if let Some(lag) = &total.propagation_lag {
-        lines.push(format!(
-            "  load balancers let go within {:.1} s (p50), {:.1} s (p99), {:.1} s (longest) of {} measured",
-            lag.p50, lag.p99, lag.max, lag.peers
-        ));
+        lines.push(format!("  load balancers let go {lag}"));
     }
     if let Some(advice) = &total.advice {
-        let grace = advice.grace_seconds.map(|grace| format!(" and a grace period of {grace} s"));
-        lines.push(format!(
-            "  → for new connections a preStop of {} s{} are enough, as measured and with a margin",
-            advice.pre_stop_seconds,
-            grace.unwrap_or_default()
-        ));
+        lines.push(format!("  → {advice}, as measured and with a margin"));
     }
     lines.extend(total.notes.iter().map(|note| format!("  note: {note}")));
     clean(&lines.join("\n")) + "\n"

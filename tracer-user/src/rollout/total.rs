@@ -1,6 +1,6 @@
 //! What all pods of a rollout add up to. Pure.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt};
 
 use serde::Serialize;
 use tracer_core::{
@@ -184,10 +184,34 @@ impl Total {
         self.advice = Some(Advice { pre_stop_seconds: pre_stop as u64, grace_seconds: grace });
     }
 
+    /// Why the rollout as a whole is not proven, if it is not.
+    #[must_use]
+    pub fn incomplete(&self) -> Option<String> {
+        let reason = self.reason.as_ref()?;
+        Some(format!("the rollout {}: {reason}", self.rollout.replace('_', " ")))
+    }
+
     /// How many pods had this verdict.
     #[must_use]
     pub fn count(&self, result: Result) -> u64 {
         self.verdicts.get(&result).copied().unwrap_or(0)
+    }
+}
+
+impl fmt::Display for Lag {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { peers, p50, p99, max } = self;
+        write!(f, "within {p50:.1} s (p50), {p99:.1} s (p99), {max:.1} s (longest) of {peers} measured")
+    }
+}
+
+impl fmt::Display for Advice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "for new connections a preStop of {} s", self.pre_stop_seconds)?;
+        match self.grace_seconds {
+            Some(grace) => write!(f, " and a grace period of {grace} s are enough"),
+            None => write!(f, " is enough"),
+        }
     }
 }
 

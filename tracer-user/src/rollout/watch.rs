@@ -26,8 +26,7 @@ use tokio::{
 use super::{
     follow::{follow_agents, follow_pods, follow_workload},
     input::{Input, Patience},
-    join::Join,
-    row::Row,
+    join::{Join, News},
     total::{End, Total},
     workload::{Kind, Name, Workload},
 };
@@ -61,7 +60,7 @@ pub struct Settings {
     pub timing: Timing,
 }
 
-/// Watches until all is told. `tell` gets every row as its pod ends, `show` how it stands.
+/// Watches until all is told. `tell` gets the news as they come, `show` how it stands.
 ///
 /// # Errors
 /// If there is no such workload, or none that can be watched.
@@ -69,7 +68,7 @@ pub async fn watch(
     client: Client,
     settings: Settings,
     stop: impl Future<Output = ()>,
-    tell: impl FnMut(Row) -> Result<()>,
+    tell: impl FnMut(News) -> Result<()>,
     show: impl FnMut(String),
 ) -> Result<Total> {
     match settings.name.kind {
@@ -83,7 +82,7 @@ async fn watch_kind<K>(
     client: Client,
     settings: Settings,
     stop: impl Future<Output = ()>,
-    mut tell: impl FnMut(Row) -> Result<()>,
+    mut tell: impl FnMut(News) -> Result<()>,
     mut show: impl FnMut(String),
 ) -> Result<Total>
 where
@@ -115,9 +114,7 @@ where
             _ = tick.tick() => Input::Tick,
             () = &mut stop => return end(join, &End::Interrupted, tell),
         };
-        for row in join.step(input, Instant::now()) {
-            tell(row)?;
-        }
+        join.step(input, Instant::now()).into_iter().try_for_each(&mut tell)?;
         if !reading && join.knows_rollout() {
             reading = true;
             let list = ListWatch::new(Api::namespaced(client.clone(), &agents), None, timing)
@@ -141,11 +138,9 @@ where
     }
 }
 
-fn end(join: Join, why: &End, mut tell: impl FnMut(Row) -> Result<()>) -> Result<Total> {
+fn end(join: Join, why: &End, tell: impl FnMut(News) -> Result<()>) -> Result<Total> {
     let (rows, total) = join.finish(why);
-    for row in rows {
-        tell(row)?;
-    }
+    rows.into_iter().map(|row| News::Row(Box::new(row))).try_for_each(tell)?;
     Ok(total)
 }
 

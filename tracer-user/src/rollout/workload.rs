@@ -178,9 +178,20 @@ impl Workload for StatefulSet {
             available: status.available_replicas.unwrap_or(0),
             complete: seen && ready >= desired && replaced,
             failed: None,
-            refused: (strategy.type_.as_deref() == Some("OnDelete")).then(|| ON_DELETE.to_owned()),
+            refused: if strategy.type_.as_deref() == Some("OnDelete") {
+                Some(ON_DELETE.to_owned())
+            } else {
+                (partition >= desired && partition > 0).then(|| all_kept(partition, desired))
+            },
         }
     }
+}
+
+fn all_kept(partition: i32, desired: i32) -> String {
+    format!(
+        "its partition of {partition} keeps all of its {desired} pods as they are; lower \
+         spec.updateStrategy.rollingUpdate.partition"
+    )
 }
 
 impl Workload for DaemonSet {

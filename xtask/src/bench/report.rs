@@ -24,40 +24,50 @@ const RUNS: usize = 3;
 pub(super) fn measure() -> Result<Vec<Figure>> {
     let lastpacket = super::lastpacket()?;
     let runs = (0..RUNS).map(|_| page(&lastpacket)).collect::<Result<Vec<_>>>()?;
-    let (seconds, memory) = runs.into_iter().unzip();
+    let measured = |of: fn(&Page) -> f64| runs.iter().map(of).collect::<Vec<_>>();
     Ok(vec![
-        Figure::new("a million events to HTML", "s", seconds, Goal::AtMost(5.0)),
-        Figure::new("its memory", "MiB", memory, Goal::AtMost(500.0)),
+        Figure::new("a million events to HTML", "s", measured(|page| page.seconds), Goal::AtMost(5.0)),
+        Figure::new("its memory", "MiB", measured(|page| page.memory), Goal::AtMost(500.0)),
+        Figure::new("the page", "MiB", measured(|page| page.size), Goal::AtMost(2.0)),
     ])
 }
 
-/// Seconds and MiB for a page.
-fn page(lastpacket: &Path) -> Result<(f64, f64)> {
+/// What a page took.
+struct Page {
+    seconds: f64,
+    /// The most memory that the process had, in MiB.
+    memory: f64,
+    /// In MiB.
+    size: f64,
+}
+
+fn page(lastpacket: &Path) -> Result<Page> {
     let folder = tracer_build::target_dir(shell::workspace()?).join("bench");
     fs::create_dir_all(&folder).context("cannot make the folder of the benchmark")?;
-    let path = folder.join("million.jsonl");
+    let (path, html) = (folder.join("million.jsonl"), folder.join("million.html"));
     let events = synthesize(&path)?;
     let began = Instant::now();
     let mut report = Command::new(lastpacket)
-        .args(["report", "--format", "html"])
+        .args(["report", "--output", "html"])
         .arg(&path)
-        .stdout(File::create(folder.join("million.html")).context("cannot write the page")?)
+        .stdout(File::create(&html).context("cannot write the page")?)
         .stderr(Stdio::null())
         .spawn()
         .context("cannot run lastpacket")?;
     let status = format!("/proc/{}/status", report.id());
-    let mut most = 0.0_f64;
+    let mut memory = 0.0_f64;
     let ended = loop {
-        most = most.max(peak(&status).unwrap_or(0.0));
+        memory = memory.max(peak(&status).unwrap_or(0.0));
         if let Some(ended) = report.try_wait().context("lost the report")? {
             break ended;
         }
         std::thread::sleep(Duration::from_millis(5));
     };
-    let took = began.elapsed().as_secs_f64();
+    let seconds = began.elapsed().as_secs_f64();
     fs::remove_file(&path).context("cannot remove the events")?;
     ensure!(ended.code() == Some(UNPROVEN) && events >= 1_000_000, "{events} events, and {ended}");
-    Ok((took, most))
+    let size = fs::metadata(&html).context("there is no page")?.len() as f64 / f64::from(1 << 20);
+    Ok(Page { seconds, memory, size })
 }
 
 /// The most memory that a process had, in MiB.

@@ -21,11 +21,35 @@ const SCRIPT: &str = include_str!("../templates/script.js");
 
 /// Pods with a plot; the others are in the table.
 const PLOTS: usize = 100;
-/// Bars and lanes on the whole page, so that browsers stay quick.
-const BARS: usize = 12_000;
-const LANES: usize = 400;
+/// Bars, marks and lanes on the whole page, so that it has at most some megabytes and browsers stay quick.
+const BARS: usize = 6_000;
+const MARKS: usize = 3_000;
+const LANES: usize = 240;
 /// Pods whose plot is open at first.
 const OPEN: usize = 6;
+
+/// What the plot of a pod may hold.
+#[derive(Clone, Copy)]
+struct Limits {
+    lanes: usize,
+    /// Bars of connections.
+    bars: usize,
+    /// Columns of a lane that shows numbers over time.
+    columns: usize,
+    /// Places of a lane where marks may lie.
+    places: usize,
+}
+
+impl Limits {
+    /// A fair share of the page for each plot.
+    fn of(plots: usize) -> Self {
+        let plots = plots.max(1);
+        let lanes = (LANES / plots).clamp(4, 40);
+        let all = lanes * plots;
+        let (columns, places) = ((BARS / all).clamp(20, 160), (MARKS / all).clamp(10, 100));
+        Self { lanes, bars: (BARS / plots).max(40), columns, places }
+    }
+}
 
 #[derive(Template)]
 #[template(path = "page.html")]
@@ -36,8 +60,8 @@ struct Page<'a> {
     title: &'a str,
     word: &'static str,
     headline: String,
-    notes: &'a [String],
-    clients: &'a [String],
+    notes: Vec<&'a str>,
+    facts: &'a [String],
     findings: Vec<summary::Found<'a>>,
     pods: Vec<PodView<'a>>,
     more_pods: usize,
@@ -52,9 +76,8 @@ pub fn render(report: &Report) -> String {
     let mut pods: Vec<_> = report.pods.iter().collect();
     pods.sort_by_key(|pod| summary::severity(pod.result));
     let plots = pods.len().min(PLOTS);
-    let lanes = (LANES / plots.max(1)).clamp(4, 40);
-    let bars = (BARS / plots.max(1) / 4).clamp(40, 1500);
-    let view = |(number, pod)| PodView::of(pod, number, number < OPEN, lanes, bars);
+    let limits = Limits::of(plots);
+    let view = |(number, pod)| PodView::of(pod, number, number < OPEN, limits);
     let page = Page {
         policy: policy(),
         style: STYLE,
@@ -62,8 +85,8 @@ pub fn render(report: &Report) -> String {
         title: &report.title,
         word: summary::word(report.result()),
         headline: summary::headline(report.tally()),
-        notes: &report.notes,
-        clients: &report.clients,
+        notes: report.incomplete.iter().chain(&report.notes).map(String::as_str).collect(),
+        facts: &report.facts,
         findings: summary::findings(report),
         pods: pods.iter().copied().take(PLOTS).enumerate().map(view).collect(),
         more_pods: pods.len() - plots,

@@ -12,6 +12,7 @@ use tracer_core::{
 
 use super::{
     super::model::{Connection, Loss, Mark, Pod, Whose},
+    Limits,
     axis::{Axis, Percent},
 };
 use crate::sink::names;
@@ -25,10 +26,8 @@ const BAR: usize = 6;
 const MARKS: usize = 16;
 /// Height of a lane that shows numbers over time.
 const HILL: usize = 40;
-/// Columns of numbers over time.
-const COLUMNS: usize = 160;
-/// Places where marks may lie.
-const PLACES: usize = 100;
+/// Bars of connections that a lane may have.
+const BARS: usize = 1_500;
 /// The least width of a bar, so that it can be seen.
 const LEAST: f64 = 0.25;
 
@@ -93,8 +92,8 @@ impl Colour {
     }
 }
 
-/// The lanes of a pod: at most so many, with at most so many bars each.
-pub(super) fn lanes(pod: &Pod, axis: Axis, most: usize, bars: usize) -> Vec<PeerLane> {
+/// The lanes of a pod within these limits: the first ones may have bars.
+pub(super) fn lanes(pod: &Pod, axis: Axis, mut limits: Limits) -> Vec<PeerLane> {
     let mut gathered: BTreeMap<u32, Gathered> = BTreeMap::new();
     for connection in &pod.connections {
         gathered.entry(connection.peer).or_default().connections.push(connection);
@@ -106,13 +105,18 @@ pub(super) fn lanes(pod: &Pod, axis: Axis, most: usize, bars: usize) -> Vec<Peer
         gathered.into_iter().map(|(peer, of)| (Some(peer), of)).collect();
     gathered.sort_by_cached_key(|(_, of)| std::cmp::Reverse(of.weight()));
     let mut joined = 0;
-    if gathered.len() > most {
-        let others = gathered.split_off(most - 1);
+    if gathered.len() > limits.lanes {
+        let others = gathered.split_off(limits.lanes - 1);
         joined = others.len();
         gathered
             .push((None, others.into_iter().map(|(_, of)| of).reduce(Gathered::join).unwrap_or_default()));
     }
-    gathered.iter().map(|(peer, of)| of.lane(pod, *peer, joined, axis, bars)).collect()
+    let lane = |(peer, of): (Option<u32>, Gathered)| {
+        let lane = of.lane(pod, peer, joined, axis, limits);
+        limits.bars -= if lane.condensed { 0 } else { lane.connections };
+        lane
+    };
+    gathered.into_iter().map(lane).collect()
 }
 
 /// All of one peer.
@@ -145,17 +149,18 @@ impl<'a> Gathered<'a> {
         self.connections.iter().filter_map(|connection| connection.end).chain(of_marks)
     }
 
-    fn lane(&self, pod: &Pod, peer: Option<u32>, joined: usize, axis: Axis, most: usize) -> PeerLane {
+    fn lane(&self, pod: &Pod, peer: Option<u32>, joined: usize, axis: Axis, limits: Limits) -> PeerLane {
         let address = peer.and_then(|peer| pod.peers.get(peer as usize));
         let shown = self.shown(axis);
         let label = address.map_or(format!("{joined} other peers"), ToString::to_string);
+        let most = limits.bars.min(BARS);
         let rows = if shown.connections.len() > most { None } else { shown.rows(axis) };
         let condensed = rows.is_none() && !shown.connections.is_empty();
         let (groups, top) = match rows {
             Some((rows, used)) => (shown.bars(pod, axis, &rows), used * ROW),
-            None => (shown.hill(axis), HILL),
+            None => (shown.hill(axis, limits.columns), HILL),
         };
-        let marks = shown.marks(pod, axis, top + MARKS / 2);
+        let marks = shown.marks(pod, axis, limits.places, top + MARKS / 2);
         let height = top + if marks.is_empty() { 4 } else { MARKS };
         let connections = shown.connections.len();
         let joined = if peer.is_some() { 0 } else { joined };
@@ -225,17 +230,17 @@ impl<'a> Gathered<'a> {
     }
 
     /// The number of open connections over time.
-    fn hill(&self, axis: Axis) -> Vec<Group> {
-        let mut changes = vec![0_i64; COLUMNS + 1];
+    fn hill(&self, axis: Axis, columns: usize) -> Vec<Group> {
+        let mut changes = vec![0_i64; columns + 1];
         for connection in &self.connections {
-            changes[place(axis.at(connection.from), COLUMNS)] += 1;
+            changes[place(axis.at(connection.from), columns)] += 1;
             if let Some(to) = connection.to {
                 // It counts as open in the column of its end.
-                changes[place(axis.at(to), COLUMNS) + 1] -= 1;
+                changes[place(axis.at(to), columns) + 1] -= 1;
             }
         }
         let mut open = 0;
-        let levels: Vec<i64> = changes[..COLUMNS]
+        let levels: Vec<i64> = changes[..columns]
             .iter()
             .map(|change| {
                 open += change;
@@ -243,7 +248,7 @@ impl<'a> Gathered<'a> {
             })
             .collect();
         let most = levels.iter().copied().max().unwrap_or(0).max(1);
-        let width = 100.0 / COLUMNS as f64;
+        let width = 100.0 / columns as f64;
         let bar = |(at, level): (usize, &i64)| {
             let height = usize::try_from((level * HILL as i64 + most - 1) / most).unwrap_or(0);
             let x = Percent(at as f64 * width);
@@ -252,15 +257,16 @@ impl<'a> Gathered<'a> {
             Bar { x, width: Percent(width), y: HILL - height, height, title }
         };
         let shown = levels.iter().enumerate().filter(|(_, level)| **level > 0);
-        let (class, fill) = (Colour::Harmless.class(), Colour::Harmless.fill());
+        let colour = if self.is_client() { Colour::Harmless } else { Colour::Aside };
+        let (class, fill) = (colour.class(), colour.fill());
         vec![Group { class, fill, bars: shown.map(bar).collect() }]
     }
 
     /// Losses and resets. A connection whose end is told by a reset has one mark.
-    fn marks(&self, pod: &Pod, axis: Axis, y: usize) -> Vec<Sign> {
+    fn marks(&self, pod: &Pod, axis: Axis, among: usize, y: usize) -> Vec<Sign> {
         let mut places: BTreeMap<(usize, Colour, String), Vec<(Mono, String)>> = BTreeMap::new();
         let mut put = |time: Mono, colour: Colour, what: String, who: String| {
-            places.entry((place(axis.at(time), PLACES), colour, what)).or_default().push((time, who));
+            places.entry((place(axis.at(time), among), colour, what)).or_default().push((time, who));
         };
         for connection in &self.connections {
             let loss = connection.end.filter(|end| end.confidence.is_some());

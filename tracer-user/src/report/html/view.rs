@@ -10,6 +10,7 @@ use super::{
         model::{Lane, Pod},
         summary,
     },
+    Limits,
     axis::{Axis, Tick},
     bands::{Band, Label, bands, labels},
     peers::{PeerLane, lanes},
@@ -53,10 +54,10 @@ pub(super) struct ContainerLane {
 }
 
 impl<'a> PodView<'a> {
-    /// A pod with at most so many lanes of peers, and bars in each.
-    pub(super) fn of(pod: &'a Pod, number: usize, open: bool, most: usize, bars: usize) -> Self {
+    /// A pod within these limits.
+    pub(super) fn of(pod: &'a Pod, number: usize, open: bool, limits: Limits) -> Self {
         let axis = Axis::of(pod);
-        let peers = lanes(pod, axis, most, bars);
+        let peers = lanes(pod, axis, limits);
         let zero = match pod.first_phase() {
             Some((name, time)) => format!("0 is {name}, {}", moment(pod.wall(time))),
             None if pod.time.0 == 0 => "no event of it was read".to_owned(),

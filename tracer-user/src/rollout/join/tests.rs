@@ -15,6 +15,8 @@ struct Test {
     start: Instant,
     now: Duration,
     rows: Vec<Row>,
+    /// Numbers of the lines that were told.
+    heard: Vec<u64>,
 }
 
 impl Test {
@@ -24,7 +26,7 @@ impl Test {
         let patience = Patience { verdict: 45 * SECOND, settle: 2 * SECOND, all: 600 * SECOND };
         let name = "deployment/web".parse().unwrap();
         let join = Join::new(name, "shop".to_owned(), patience, start);
-        Self { join, start, now: Duration::ZERO, rows: Vec::new() }
+        Self { join, start, now: Duration::ZERO, rows: Vec::new(), heard: Vec::new() }
     }
 
     fn running() -> Self {
@@ -38,7 +40,12 @@ impl Test {
     }
 
     fn step(&mut self, input: Input) {
-        self.rows.extend(self.join.step(input, self.start + self.now));
+        for news in self.join.step(input, self.start + self.now) {
+            match news {
+                News::Row(row) => self.rows.push(*row),
+                News::Line(line) => self.heard.push(line.seq),
+            }
+        }
     }
 
     fn pass(&mut self, seconds: u32) {
