@@ -5,8 +5,7 @@ use std::{fs, path::PathBuf};
 use anyhow::{Context, Result, ensure};
 use lastpacket_tests::{
     events::{Events, ensure_no_gaps},
-    machine,
-    needs,
+    machine, needs,
     run::{self, Run},
 };
 use libtest_mimic::Trial;
