@@ -31,9 +31,6 @@ const TESTS: [&str; 1] = ["live"];
 /// runner counts them as filtered out, and the table says so.
 const LEFT_OUT: [(&str, &str, &str); 1] = [("5.10", "cases::mptcp", "built without MPTCP")];
 
-/// Kernels that CI runs: the oldest, and the one of the current Debian, with kprobes and without.
-const OF_CI: [&str; 2] = ["5.10", "6.12"];
-
 /// How many times slower than a real processor an emulated one may be, on a machine that does other work.
 const SLOWNESS: u32 = 5;
 
@@ -58,14 +55,6 @@ pub(crate) struct Args {
     /// What to run there instead of the tests (a shell's command line)
     #[arg(last = true, value_name = "COMMAND")]
     command: Vec<String>,
-}
-
-impl Args {
-    /// What CI runs.
-    pub(crate) fn of_ci(filter: Option<String>) -> Self {
-        let kernels = OF_CI.map(str::to_owned).to_vec();
-        Self { kernels, filter, timeout: TIMEOUT, command: Vec::new() }
-    }
 }
 
 /// Runs the tests, or the command, on each kernel; fails if one failed.
