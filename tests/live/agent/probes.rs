@@ -40,7 +40,8 @@ pub fn probes(family: Family) -> Result<()> {
     let (queued, port) = client(&link, family)?;
     ensure!(queued.is_some(), "the queue has no room");
     lost.insert(port);
-    pause(50);
+    // So long after its last byte an answer is over, though nobody had looked at it.
+    pause(1200);
     holder.stop()?;
     pause(300);
     for _ in 0..5 {

@@ -58,8 +58,10 @@ impl Close {
             (_, true) => ClosedBy::Kernel,
             _ => ClosedBy::Application,
         };
-        let last_write = |socket: &Socket| socket.exchange.as_ref().map(|exchange| exchange.last_write_at);
-        let answered_before = at_peer_fin.is_some_and(|then| last_write(then) == last_write(&change.socket));
+        // By the kernel's own numbers: a peer that has its answer may close before the application's call is
+        // told, which is when it returns.
+        let written = |socket: &Socket| socket.bytes_acked + u64::from(socket.unacked);
+        let answered_before = at_peer_fin.is_some_and(|then| written(then) == written(&change.socket));
         Some(Self { time, by, moment, peer_had_closed, answered_before, abort, socket: change.socket })
     }
 

@@ -1,7 +1,7 @@
 //! What each way to end means, by the facts that the kernel gives.
 
 use super::*;
-use crate::event::{Exchange, Segment};
+use crate::event::{Exchange, Segment, Task};
 
 const CLOSED_AT: Mono = 10_000_000_000;
 
@@ -162,6 +162,25 @@ fn an_answer_before_the_peers_fin_is_no_farewell() {
     };
     assert_eq!(judge(true), harmless(Ending::PeerClosed));
     assert_eq!(judge(false), loss(Ending::Unanswered, Confidence::Possible));
+}
+
+#[test]
+fn a_peer_may_close_before_the_call_that_answered_it_is_told() {
+    let moment = Moment { container: 0, phase: Phase::Running, cause: None };
+    let unread = Exchange { unanswered: 200, ..Exchange::default() };
+    let at_peer_fin = Socket { bytes_acked: 10, exchange: Some(unread), ..Socket::default() };
+    let close = |bytes_acked, unacked| {
+        let change = StateChange {
+            task: Task::default(),
+            socket: Socket { bytes_acked, unacked, ..Socket::default() },
+            tuple: Tuple { local: [1; 16], peer: [2; 16], local_port: 80, peer_port: 1000 },
+            old: TcpState::CloseWait,
+            new: TcpState::LastAck,
+        };
+        Close::of(CLOSED_AT, &change, moment, Some(&at_peer_fin)).unwrap()
+    };
+    assert!(close(10, 0).answered_before, "its ten bytes had been sent by then");
+    assert!(!close(10, 24).answered_before, "these were written after the FIN");
 }
 
 #[test]
