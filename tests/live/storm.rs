@@ -31,8 +31,7 @@ pub fn trials() -> Vec<Trial> {
     vec![
         needs::live("storm::of_resets_against_a_small_ring_buffer_loses_no_counts", || resets(Some("64"))),
         needs::live("storm::of_resets_against_the_default_ring_buffer_loses_nothing", || resets(None)),
-        // Named in docs/skipped-tests.md with the reason.
-        needs::live("storm::of_connections_loses_nothing", connections).with_ignored_flag(true),
+        needs::live("storm::of_connections_loses_nothing", connections),
     ]
 }
 

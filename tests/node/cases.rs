@@ -28,7 +28,6 @@ pub fn trials() -> Vec<Trial> {
         needs::live("an_init_that_takes_no_sigterm_is_killed_at_the_end_of_its_grace", ignored),
         needs::live("two_containers_end_each_in_its_own_way", two_containers),
         needs::live("a_container_that_is_restarted_is_judged_twice", restarted),
-        // An open fault, see docs/skipped-tests.md.
         needs::live("a_pod_that_is_removed_at_once_has_a_verdict", removed_at_once),
         needs::live("twenty_pods_stopped_at_once_are_told_apart", twenty),
     ]

@@ -62,8 +62,7 @@ pub fn read(sk: u64, length: i32, flags: i32) {
         take_request(&mut conversation, content, first);
     }
     count_streams(&mut conversation);
-    // A full table loses the detail, not the connection.
-    let _ = EXCHANGES.insert(sk, conversation, 0);
+    keep(sk, conversation);
 }
 
 #[inline(always)]
@@ -124,7 +123,7 @@ pub fn written(sk: u64, length: i32) {
         take_answer(exchange, length as u32);
     }
     count_streams(&mut conversation);
-    let _ = EXCHANGES.insert(sk, conversation, 0);
+    keep(sk, conversation);
 }
 
 #[inline(always)]
@@ -166,6 +165,20 @@ pub fn of(sk: u64) -> Conversation {
     // SAFETY: the value is copied; two threads on one connection at the same moment may tear it,
     // which costs accuracy of that connection's ending only.
     unsafe { EXCHANGES.get(sk) }.copied().unwrap_or_default()
+}
+
+/// Keeps what is known of a socket's last exchange. What is there is changed in place: the kernel, asked
+/// to replace it, takes new memory, may have none at hand, and leaves what is true no more.
+#[inline(always)]
+fn keep(sk: u64, conversation: Conversation) {
+    match EXCHANGES.get_ptr_mut(sk) {
+        // SAFETY: the entry stays valid while the program runs, and two threads may tear it as in `of`.
+        Some(known) => unsafe { known.write(conversation) },
+        // A full table loses the detail, not the connection.
+        None => {
+            let _ = EXCHANGES.insert(sk, conversation, 0);
+        }
+    }
 }
 
 /// Forgets a socket that closed.
