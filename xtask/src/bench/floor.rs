@@ -12,6 +12,9 @@ use anyhow::{Context, Result};
 const RAW_TRACEPOINT: u32 = 17;
 const PROG_LOAD: c_long = 5;
 const RAW_TRACEPOINT_OPEN: c_long = 17;
+/// Of the same header: the command, and what it counts (`BPF_STATS_RUN_TIME`).
+const ENABLE_STATS: c_long = 32;
+const RUN_TIME: u32 = 0;
 /// `r0 = 0; exit`, as `struct bpf_insn`.
 const NOTHING: [u64; 2] = [0xb7, 0x95];
 
@@ -50,6 +53,12 @@ impl Floor {
         }
         Ok(Self { _descriptors: descriptors })
     }
+}
+
+/// Lets the kernel count runs and time of all programs as long as the descriptor is open, however this
+/// process ends.
+pub(crate) fn count_time() -> io::Result<OwnedFd> {
+    bpf(ENABLE_STATS, &RUN_TIME)
 }
 
 fn load() -> io::Result<OwnedFd> {

@@ -1,4 +1,4 @@
-//! Time in kernel programs, as the kernel counts it (`kernel.bpf_stats_enabled`).
+//! Time in kernel programs, as the kernel counts it (`BPF_ENABLE_STATS`).
 
 use std::{ffi::CStr, fs};
 
@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 
 use super::{
     figure::{Figure, Goal},
-    floor::Floor,
+    floor::{self, Floor},
     pod::Pod,
     tight,
     tracers::{Tracers, Variant},
@@ -14,7 +14,6 @@ use super::{
 
 const ROUNDS: usize = 5;
 const CONNECTIONS: u32 = 20_000;
-const SWITCH: &str = "/proc/sys/kernel/bpf_stats_enabled";
 /// The hooks that a connection passes.
 const HOOKS: [&CStr; 5] = [
     c"inet_sock_set_state",
@@ -35,7 +34,7 @@ struct Spent {
 
 /// Runs the loop under empty programs, ours and theirs, round by round.
 pub(crate) fn measure() -> Result<Vec<Figure>> {
-    let _switch = Switch::on()?;
+    let _counting = floor::count_time().context("the kernel does not count the time in programs")?;
     let tracers = Tracers::new(super::lastpacket()?)?;
     let pod = Pod::start(1)?;
     let variants = [Variant::Known, Variant::Armed, Variant::Tcpstates, Variant::Bpftrace];
@@ -105,24 +104,4 @@ fn spent_by(pids: &[u32]) -> Spent {
         }
     }
     total
-}
-
-/// The kernel counts while this lives.
-struct Switch {
-    before: String,
-}
-
-impl Switch {
-    fn on() -> Result<Self> {
-        let before = fs::read_to_string(SWITCH).with_context(|| format!("cannot read {SWITCH}"))?;
-        fs::write(SWITCH, "1").with_context(|| format!("cannot write {SWITCH}"))?;
-        Ok(Self { before })
-    }
-}
-
-impl Drop for Switch {
-    fn drop(&mut self) {
-        // Nothing more can be done if it fails.
-        let _ = fs::write(SWITCH, self.before.trim());
-    }
 }
