@@ -1,5 +1,5 @@
-//! A gateway container: nginx as PID 1 of its own pid namespace, in the pod's network namespace, and
-//! terminated as a kubelet does.
+//! A gateway container: PID 1 of its own pid namespace, in the pod's network namespace, and terminated as
+//! a kubelet does.
 
 use std::{
     fs::{self, File},
@@ -13,7 +13,7 @@ use anyhow::{Context, Result, bail};
 use lastpacket_tests::process;
 use nix::sys::signal::Signal;
 
-use crate::stage::Stage;
+use crate::{gateway::Gateway, stage::Stage};
 
 /// What a kubelet leaves after the preStop hook at least.
 const MINIMUM_GRACE: Duration = Duration::from_secs(2);
@@ -28,18 +28,6 @@ pub struct Termination {
     pub signal: Signal,
     /// For hook and stopping together.
     pub grace: Duration,
-}
-
-/// What it serves.
-#[derive(Clone, Debug)]
-pub struct Gateway {
-    /// Its folder among the artefacts.
-    pub name: String,
-    pub port: u16,
-    /// Where it gets its answers from.
-    pub upstream: String,
-    /// Whether it listens at once, or when it is let.
-    pub at_once: bool,
 }
 
 /// A running container.
@@ -60,7 +48,7 @@ impl Drop for Parent {
 }
 
 impl Container {
-    /// Starts nginx in a pod.
+    /// Starts a gateway in a pod.
     ///
     /// # Errors
     /// If it cannot be run.
@@ -68,14 +56,14 @@ impl Container {
         let folder = stage.file(&gateway.name);
         fs::create_dir_all(&folder)?;
         fs::write(folder.join("ready"), "ready\n")?;
-        fs::write(folder.join("nginx.conf"), configuration(gateway, &folder.display().to_string()))?;
+        fs::write(folder.join("gateway.conf"), gateway.configuration(&folder.display().to_string()))?;
         let output = File::create(folder.join("output.log"))?;
-        let script = "until [ -e \"$POD/go\" ]; do sleep 0.05; done; \
-                      exec nginx -e stderr -c \"$POD/nginx.conf\" < /dev/null";
+        let script =
+            format!("until [ -e \"$POD/go\" ]; do sleep 0.05; done; {} < /dev/null", gateway.command());
         let mut command = Command::new("unshare");
         command.args(["--pid", "--fork", "--kill-child", "--mount-proc"]);
         // The pod's network namespace is its standard input until then.
-        command.args(["nsenter", "--net=/proc/self/fd/0", "sh", "-c", script]);
+        command.args(["nsenter", "--net=/proc/self/fd/0", "sh", "-c", &script]);
         command.env("POD", &folder).stdin(File::open(stage.pod(pod).path())?);
         command.stdout(output.try_clone()?).stderr(output);
         let parent = Parent(command.spawn().context("cannot run unshare")?);
@@ -149,28 +137,4 @@ fn only_child(parent: u32, netns: &str) -> Result<u32> {
         sleep(POLL);
     }
     bail!("unshare started nothing in {netns}")
-}
-
-fn configuration(gateway: &Gateway, folder: &str) -> String {
-    let Gateway { port, upstream, .. } = gateway;
-    format!(
-        "daemon off; user root; worker_processes 2; pid {folder}/nginx.pid;
-events {{}}
-http {{
-    access_log {folder}/access.log;
-    upstream backend {{ server {upstream}; keepalive 16; }}
-    server {{
-        listen {port};
-        location = /healthz {{ access_log off; root {folder}; try_files /ready =503; }}
-        location / {{
-            proxy_pass http://backend;
-            proxy_http_version 1.1;
-            proxy_set_header Connection \"\";
-            proxy_buffering off;
-            proxy_read_timeout 120s;
-        }}
-    }}
-}}
-"
-    )
 }

@@ -10,6 +10,7 @@ mod balancer;
 mod clients;
 mod container;
 mod evidence;
+mod gateway;
 mod plays;
 mod pod;
 mod stage;

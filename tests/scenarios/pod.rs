@@ -8,7 +8,8 @@ use nix::sys::signal::Signal;
 use tracer_core::output::Body;
 
 use crate::{
-    container::{Container, Gateway, Termination},
+    container::{Container, Termination},
+    gateway::{Gateway, Server},
     stage::{CHECKS, Stage, address, backend_address},
 };
 
@@ -22,17 +23,26 @@ pub struct Pod {
 }
 
 impl Pod {
-    /// Starts a gateway and traces it.
+    /// Starts nginx as the gateway and traces it.
     pub fn start(stage: &Stage, number: usize) -> Result<Self> {
-        let pod = Self::start_deaf(stage, number)?;
+        Self::start_as(Server::Nginx, stage, number)
+    }
+
+    /// Starts a gateway and traces it.
+    pub fn start_as(server: Server, stage: &Stage, number: usize) -> Result<Self> {
+        let pod = Self::new(server, stage, number)?;
         pod.let_listen()?;
         Ok(pod)
     }
 
-    /// The same, but it does not listen yet.
+    /// Starts nginx, which does not listen yet.
     pub fn start_deaf(stage: &Stage, number: usize) -> Result<Self> {
-        let gateway =
-            Gateway { name: format!("pod{number}"), port: 8080, upstream: backend_address(), at_once: false };
+        Self::new(Server::Nginx, stage, number)
+    }
+
+    fn new(server: Server, stage: &Stage, number: usize) -> Result<Self> {
+        let name = format!("pod{number}");
+        let gateway = Gateway { server, name, port: 8080, upstream: backend_address(), at_once: false };
         let container = Container::start(stage, number, &gateway)?;
         let pid = container.init().to_string();
         Ok(Self { containers: vec![container], trace: trace(&["--pid", &pid], 1)? })
@@ -45,10 +55,11 @@ impl Pod {
 
     /// Starts an application, and a sidecar in front of it, in one pod.
     pub fn start_with_sidecar(stage: &Stage, number: usize) -> Result<Self> {
-        let (at_once, behind) = (true, "127.0.0.1:8081".to_owned());
-        let application =
-            Gateway { name: format!("pod{number}-app"), port: 8081, upstream: backend_address(), at_once };
-        let sidecar = Gateway { name: format!("pod{number}"), port: 8080, upstream: behind, at_once };
+        let (server, at_once, behind) = (Server::Nginx, true, "127.0.0.1:8081".to_owned());
+        let (name, upstream) = (format!("pod{number}-app"), backend_address());
+        let application = Gateway { server, name, port: 8081, upstream, at_once };
+        let name = format!("pod{number}");
+        let sidecar = Gateway { server, name, port: 8080, upstream: behind, at_once };
         let containers =
             vec![Container::start(stage, number, &application)?, Container::start(stage, number, &sidecar)?];
         Ok(Self { containers, trace: trace(&["--netns", &stage.pod(number).path()], 2)? })

@@ -13,9 +13,9 @@ pub(crate) fn run() -> Result<()> {
         .env("UPDATE", "1");
     shell::run(&mut cargo)?;
     let mut cargo = shell::cargo()?;
-    cargo.args(["test", "--package", "lastpacket-tests", "--test", "report", "golden"]).env("UPDATE", "1");
+    cargo.args(["test", "--workspace", "--test", "report", "golden"]).env("UPDATE", "1");
     shell::run(&mut cargo)?;
     let mut cargo = shell::cargo()?;
-    cargo.args(["test", "--package", "lastpacket-tests", "--test", "rollout", "golden"]).env("UPDATE", "1");
+    cargo.args(["test", "--workspace", "--test", "rollout", "golden"]).env("UPDATE", "1");
     shell::run(&mut cargo)
 }

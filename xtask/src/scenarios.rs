@@ -24,7 +24,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     setup::ensure()?;
     test::install_programs()?;
     let mut cargo = shell::cargo()?;
-    cargo.args(["test", "--package", "lastpacket-tests", "--test", "scenarios"]);
+    cargo.args(["test", "--workspace", "--test", "scenarios"]);
     cargo.env("LASTPACKET_REQUIRE_LIVE", "1");
     cargo.env("LASTPACKET_SCENARIOS", args.names.join(","));
     if args.full {

@@ -20,7 +20,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     setup::ensure()?;
     test::install_programs()?;
     let mut cargo = shell::cargo()?;
-    cargo.args(["test", "--package", "lastpacket-tests", "--test", "servers"]);
+    cargo.args(["test", "--workspace", "--test", "servers"]);
     cargo.env("LASTPACKET_REQUIRE_LIVE", "1");
     cargo.env("LASTPACKET_SERVERS_REPEAT", args.repeat.to_string());
     cargo.env("LASTPACKET_SERVERS_PAGE", shell::workspace()?.join("docs/servers.md"));

@@ -59,7 +59,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         lint::all(&mut steps)?;
         steps.step("tests", || cargo_test_workspace(args))?;
     }
-    let of_tests = |name| ["--package", "lastpacket-tests", "--test", name];
+    let of_tests = |name| ["--workspace", "--test", name];
     if args.live_only {
         steps.step("live", || cargo_test(&of_tests("live"), args))?;
         steps.step("scenarios", || cargo_test(&of_tests("scenarios"), args))?;

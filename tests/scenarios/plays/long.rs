@@ -13,6 +13,7 @@ use crate::{
     clients::{Curl, Loops},
     container::Termination,
     evidence::{Traced, ensure_explained, keep_clients},
+    gateway::Server,
     pod::Pod,
     stage::Stage,
 };
@@ -22,9 +23,9 @@ pub(super) fn long_request() -> String {
     format!("/?ms={}", seconds(6.0).as_millis())
 }
 
-pub(super) fn s1(name: &str, plan: Termination) -> Result<(u16, i32, Traced)> {
+pub(super) fn s1(name: &str, server: Server, plan: Termination) -> Result<(u16, i32, Traced)> {
     let stage = Stage::new(name)?;
-    let mut pod = Pod::start(&stage, 0)?;
+    let mut pod = Pod::start_as(server, &stage, 0)?;
     let balancer = Balancer::start(&stage, Settings::default())?;
     let curl = Curl::start(&stage, &[], "http", &long_request())?;
     sleep(seconds(1.2));
@@ -38,14 +39,23 @@ pub(super) fn s1(name: &str, plan: Termination) -> Result<(u16, i32, Traced)> {
 }
 
 pub(super) fn s1_current(name: &str) -> Result<String> {
-    let (status, code, traced) = s1(name, AT_ONCE_STOPPED)?;
+    let (status, code, traced) = s1(name, Server::Nginx, AT_ONCE_STOPPED)?;
     ensure!(status == 502 || code != 0, "the client got {status}, curl {code}");
     traced.is(Answer::Cut)?;
     Ok(format!("client {status}, curl {code}; {}", traced.summary()))
 }
 
 pub(super) fn s1_improved(name: &str) -> Result<String> {
-    let (status, code, traced) = s1(name, drained("rm $POD/ready; sleep 1"))?;
+    let (status, code, traced) = s1(name, Server::Nginx, drained("rm $POD/ready; sleep 1"))?;
+    ensure!(status == 200 && code == 0, "the client got {status}, curl {code}");
+    traced.is(Answer::Drained)?;
+    Ok(format!("client {status}; {}", traced.summary()))
+}
+
+/// No hook: the stop signal itself makes health fail first.
+pub(super) fn s1_drain_by_signal(name: &str) -> Result<String> {
+    let plan = Termination { pre_stop: None, signal: Signal::SIGUSR1, grace: seconds(12.0) };
+    let (status, code, traced) = s1(name, Server::HaProxy, plan)?;
     ensure!(status == 200 && code == 0, "the client got {status}, curl {code}");
     traced.is(Answer::Drained)?;
     Ok(format!("client {status}; {}", traced.summary()))
@@ -137,7 +147,7 @@ pub(super) fn s4_improved(name: &str) -> Result<String> {
 pub(super) fn s6_over_grace(name: &str) -> Result<String> {
     let grace = Duration::from_secs(2);
     let plan = Termination { pre_stop: Some("sleep 60"), signal: Signal::SIGQUIT, grace };
-    let (status, code, traced) = s1(name, plan)?;
+    let (status, code, traced) = s1(name, Server::Nginx, plan)?;
     ensure!(status == 502 || code != 0, "the client got {status}, curl {code}");
     traced.is(Answer::Cut)?;
     phase_start(&traced, Phase::KillSignal)?;

@@ -33,9 +33,10 @@ const fn play(name: &'static str, expected: &'static str, run: fn(&str) -> Resul
 }
 
 /// All of them.
-pub const PLAYS: [Play; 19] = [
+pub const PLAYS: [Play; 20] = [
     play("s1-long-request-current", "502 or cut off; cut, named", long::s1_current),
     play("s1-long-request-improved", "200; drained", long::s1_improved),
+    play("s1-long-request-haproxy", "200; drained", long::s1_drain_by_signal),
     play("s1-two-replicas", "200 by the other pod; idle", long::s1_two_replicas),
     play("s2-drain-timing-improved", "six moments in order; drained", long::s2_improved),
     play("s3-rollout-current", "no 5xx, yet broken requests, explained", load::s3_current),
