@@ -174,8 +174,11 @@ impl Connection {
                 Ending::ResetBacklog,
                 certain_unless(close.received() == 0 || close.peer_had_closed),
             )
-        } else if close.left_farewell() {
+        } else if close.left_farewell() && close.unanswered() == 0 {
             Judgement::harmless(Ending::ResetUnread)
+        } else if close.left_farewell() {
+            // A request that crossed with our own farewell was read, and the peer's reply to that was not.
+            Judgement::loss(Ending::ResetUnread, Confidence::Possible)
         } else if close.unread() > 0 {
             let doubt = close.peer_had_closed || close.may_have_left_farewell();
             Judgement::loss(Ending::ResetUnread, certain_unless(doubt))

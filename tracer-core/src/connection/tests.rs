@@ -347,6 +347,8 @@ fn a_farewell_left_unread_is_no_request() {
     assert_eq!(abort(31, tls(answered())), loss(Ending::ResetUnread, Confidence::Possible));
     assert_eq!(abort(65, tls(answered())), loss(Ending::ResetUnread, Confidence::Certain));
     assert_eq!(abort(24, answered()), loss(Ending::ResetUnread, Confidence::Certain), "not over TLS");
+    let crossed = abort(24, tls(asked(110)));
+    assert_eq!(crossed, loss(Ending::ResetUnread, Confidence::Possible), "a request was read before it");
 }
 
 #[test]
