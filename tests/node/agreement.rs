@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, net::SocketAddr};
 
 use anyhow::{Context, Result, ensure};
-use lastpacket_tests::events::{Events, ensure_balanced};
+use lastpacket_tests::events::{Events, ensure_balanced, peer_of};
 use tracer_core::{
     output::{Body, Line},
     verdict::Verdict,
@@ -124,15 +124,6 @@ fn losses(lines: &[Line]) -> Result<BTreeMap<SocketAddr, Loss>> {
         }
     }
     Ok(losses)
-}
-
-fn peer_of(line: &Line) -> Option<SocketAddr> {
-    let network = match &line.body {
-        Body::Reset(event) => event.network,
-        Body::ConnectionClosed(event) | Body::ConnectionOpened(event) => event.network,
-        _ => return None,
-    };
-    Some(SocketAddr::new(network.peer.address, network.peer.port))
 }
 
 /// All lines about one client's end, for whoever has to find out.

@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeMap, net::SocketAddr};
 
-use lastpacket_tests::{events::Events, run::Run};
+use lastpacket_tests::{
+    events::{Events, peer_of},
+    run::Run,
+};
 use serde_json::to_string;
 use tracer_core::{
     output::{Body, FailedRequest, Line},
@@ -193,13 +196,4 @@ fn losses(lines: &[Line]) -> BTreeMap<SocketAddr, Vec<Loss>> {
         }
     }
     losses
-}
-
-fn peer_of(line: &Line) -> Option<SocketAddr> {
-    let network = match &line.body {
-        Body::Reset(event) => event.network,
-        Body::ConnectionClosed(event) | Body::ConnectionOpened(event) => event.network,
-        _ => return None,
-    };
-    Some(SocketAddr::new(network.peer.address, network.peer.port))
 }

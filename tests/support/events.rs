@@ -1,5 +1,7 @@
 //! Reading events: the questions that tests ask of a run's lines.
 
+use std::net::SocketAddr;
+
 use anyhow::{Context, Result, ensure};
 use tracer_core::{
     output::{Body, ConnectionEvent, Line, PhaseEvent, RehearsalEvent, ResetEvent},
@@ -95,4 +97,15 @@ pub fn ensure_balanced(verdict: &Verdict) -> Result<()> {
 #[must_use]
 pub fn phase_names(phases: &[&PhaseEvent]) -> Vec<Phase> {
     phases.iter().map(|event| event.phase).collect()
+}
+
+/// The other end of the connection that a line is about.
+#[must_use]
+pub fn peer_of(line: &Line) -> Option<SocketAddr> {
+    let network = match &line.body {
+        Body::Reset(event) => event.network,
+        Body::ConnectionClosed(event) | Body::ConnectionOpened(event) => event.network,
+        _ => return None,
+    };
+    Some(SocketAddr::new(network.peer.address, network.peer.port))
 }
