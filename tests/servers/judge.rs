@@ -12,7 +12,10 @@ pub struct Seen {
     pub answer: Answer,
     pub lost: u64,
     pub doubts: u64,
+    /// Requests without a whole answer.
     pub failed: u64,
+    /// Whole answers with a 5xx status.
+    pub server_errors: u64,
     pub requests: u64,
 }
 
@@ -27,6 +30,7 @@ pub fn judge(row: &Row, run: &Run) -> Result<(Seen, Vec<String>)> {
         lost: verdict.lost,
         doubts: verdict.doubts,
         failed: clients.failed,
+        server_errors: clients.server_errors,
         requests: clients.answered + clients.failed,
     };
     let mut faults = Vec::new();
@@ -37,7 +41,10 @@ pub fn judge(row: &Row, run: &Run) -> Result<(Seen, Vec<String>)> {
             faults.push(format!("{} requests failed, not all on kept connections", seen.failed));
         }
         Clients::Served if seen.failed > 0 => faults.push(format!("{} requests failed", seen.failed)),
-        Clients::Cut if seen.failed == 0 => faults.push("no request failed".to_owned()),
+        Clients::Cut if seen.failed + seen.server_errors == 0 => faults.push("no request failed".to_owned()),
+        Clients::Served | Clients::Races if seen.server_errors > 0 => {
+            faults.push(format!("{} requests were answered 5xx", seen.server_errors));
+        }
         Clients::Served | Clients::Races
             if seen.failed == 0 && !matches!(seen.answer, Answer::Drained | Answer::Late) =>
         {

@@ -42,8 +42,12 @@ fn words(row: &Row) -> String {
 }
 
 fn clients(seen: &[Seen]) -> String {
-    let requests: u64 = seen.iter().map(|seen| seen.requests).sum();
-    format!("{} of {requests} failed", seen.iter().map(|seen| seen.failed).sum::<u64>())
+    let sum = |number: fn(&Seen) -> u64| seen.iter().map(number).sum::<u64>();
+    let failed = format!("{} of {} failed", sum(|seen| seen.failed), sum(|seen| seen.requests));
+    match sum(|seen| seen.server_errors) {
+        0 => failed,
+        errors => format!("{failed}, {errors} answered 5xx"),
+    }
 }
 
 /// Each verdict with how often it was given and the least and most losses that it told.

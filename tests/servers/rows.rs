@@ -7,7 +7,7 @@ pub enum Clients {
     Served,
     /// So is every request but those on a kept connection that cross with its close.
     Races,
-    /// Some requests fail.
+    /// Some requests fail, or are answered 5xx.
     Cut,
 }
 

@@ -13,6 +13,9 @@ use crate::{
 pub struct RehearsalEvent {
     /// Requests with a complete answer, of whatever status.
     pub answered: u64,
+    /// Those among them with a 5xx status: no losses, since the connection gave a whole answer.
+    #[serde(default)]
+    pub server_errors: u64,
     /// Requests with a transport error or a truncated answer.
     pub failed: u64,
     /// Requests in flight when the load ended.

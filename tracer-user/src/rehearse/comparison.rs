@@ -78,6 +78,7 @@ impl LossLog {
             .filter(|(peer, loss)| loss.confidence >= Confidence::Likely && !failed_ends.contains(peer));
         RehearsalEvent {
             answered: total.ok,
+            server_errors: total.server_errors,
             failed: total.failed,
             aborted: total.aborted,
             explained,

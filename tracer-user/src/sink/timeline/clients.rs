@@ -16,8 +16,12 @@ const SHOWN: usize = 20;
 /// All of it, line by line.
 pub(super) fn tell(look: Look, event: &RehearsalEvent) -> Vec<String> {
     let answered = names::count(event.answered, "request answered", "requests answered");
+    let errors = match event.server_errors {
+        0 => String::new(),
+        errors => format!(" ({errors} of them 5xx)"),
+    };
     let mut lines = vec![format!(
-        "{}  {answered}, {} failed, {} still open when the load ended",
+        "{}  {answered}{errors}, {} failed, {} still open when the load ended",
         look.paint(STRONG, "clients"),
         event.failed,
         event.aborted
