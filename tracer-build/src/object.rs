@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
+use object::build::elf::{Builder, SectionData};
+use object::elf::SHT_STRTAB;
 
 use crate::{BPF_TARGET, Core, Toolchain, linker, target_dir};
 
@@ -34,9 +36,10 @@ impl Toolchain {
             println!("cargo:warning={line}");
         }
         let built = built_in.join(BPF_TARGET).join("release").join(OBJECT);
+        let linked = fs::read(&built).with_context(|| format!("cannot read {}", built.display()))?;
         let object = out_dir.join(OBJECT);
-        fs::copy(&built, &object)
-            .with_context(|| format!("cannot copy {} to {}", built.display(), object.display()))?;
+        fs::write(&object, without_dwarf(&linked)?)
+            .with_context(|| format!("cannot write {}", object.display()))?;
         Ok(object)
     }
 
@@ -71,4 +74,23 @@ impl Toolchain {
         ]
         .join("\x1f")
     }
+}
+
+/// The object without DWARF, nine tenths of it, which nobody reads: the kernel's own form of debug
+/// information (`.BTF`, `.BTF.ext`) was made from it and stays.
+fn without_dwarf(object: &[u8]) -> Result<Vec<u8>> {
+    let mut builder = Builder::read(object).context("the linker's object cannot be read")?;
+    for section in &mut builder.sections {
+        let name = section.name.as_slice();
+        section.delete = name.starts_with(b".debug_") || name.starts_with(b".rel.debug_");
+    }
+    builder.delete_orphans();
+    // LLVM keeps the names of sections and of symbols in one table; this library wants two.
+    let names = builder.sections.add();
+    names.name = ".shstrtab".into();
+    names.sh_type = SHT_STRTAB;
+    names.data = SectionData::SectionString;
+    let mut stripped = Vec::new();
+    builder.write(&mut stripped).context("the object cannot be written without DWARF")?;
+    Ok(stripped)
 }
