@@ -4,6 +4,8 @@
 mod ended;
 mod facts;
 mod places;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{HashSet, VecDeque};
 

@@ -62,6 +62,12 @@ impl Peers {
         }
     }
 
+    /// What was counted as two connections is one.
+    pub fn counted_twice(&mut self, address: IpAddr) {
+        let peer = self.entry(address);
+        peer.connections = peer.connections.saturating_sub(1);
+    }
+
     /// One of its connections ended.
     pub fn ended(&mut self, address: IpAddr, with_payload: bool, phase: Phase) {
         let peer = self.entry(address);

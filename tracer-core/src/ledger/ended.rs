@@ -30,6 +30,10 @@ pub(super) enum Ended {
 impl Ledger {
     pub(super) fn end(&mut self, time: Mono, place: Place, tell: &mut impl FnMut(&Connection, Told)) {
         self.census.ended += 1;
+        if self.is_rival(place) {
+            self.end_rival(place, tell);
+            return;
+        }
         let connection = &mut self.places[place];
         let peer = connection.tuple.peer_ip();
         if is_traffic(connection.role, connection.origin, connection.hop) {
@@ -54,6 +58,29 @@ impl Ledger {
         } else {
             self.to_settle.push_back((time, tuple));
         }
+    }
+
+    /// Two segments that complete one handshake on two CPUs at once make a socket each. Only one gets the
+    /// connection; the other is given up ("another child took ownership of the request",
+    /// `inet_csk_complete_hashdance`).
+    fn is_rival(&self, place: Place) -> bool {
+        let connection = &self.places[place];
+        connection.role == Role::Server
+            && connection.given_up_in_handshake
+            && self.places.all_live().any(|live| live.tuple == connection.tuple)
+    }
+
+    /// The client made one connection.
+    fn end_rival(&mut self, place: Place, tell: &mut impl FnMut(&Connection, Told)) {
+        let Connection { role, origin, hop, tuple, .. } = self.places[place];
+        if is_of_client(role, origin) {
+            self.traffic_over(hop).connections -= 1;
+        }
+        if is_traffic(role, origin, hop) {
+            self.census.from_peers -= 1;
+            self.peers.counted_twice(tuple.peer_ip());
+        }
+        self.settle(place, Connection::judge, tell);
     }
 
     /// Judges a connection, and frees its place.
