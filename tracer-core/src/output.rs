@@ -144,6 +144,9 @@ pub struct LostEvent {
     /// `--ring-buffer`), `slow_reader` (of the output), `short`, `unknown_kind`, `unknown_state`
     /// (records of another version).
     pub reason: String,
+    /// The hook whose program was skipped.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hook: Option<String>,
     /// How many records or lines.
     pub count: u64,
 }

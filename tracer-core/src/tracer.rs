@@ -151,7 +151,8 @@ impl Tracer {
 
     fn lost_record(&mut self, error: Undecodable, out: &mut Vec<Line>) {
         self.records.undecodable += 1;
-        let lost = LostEvent { stage: "decode".to_owned(), reason: error.word().to_owned(), count: 1 };
+        let (stage, reason) = ("decode".to_owned(), error.word().to_owned());
+        let lost = LostEvent { stage, reason, hook: None, count: 1 };
         self.announce(self.scribe.clock.mono, Body::Lost(lost), out);
     }
 
@@ -294,7 +295,8 @@ impl Tracer {
         self.unattributed_told += count;
         if count > 0 {
             let reason = "the verdict of its target was given already".to_owned();
-            self.announce(mono, Body::Lost(LostEvent { stage: "attribute".to_owned(), reason, count }), out);
+            let lost = LostEvent { stage: "attribute".to_owned(), reason, hook: None, count };
+            self.announce(mono, Body::Lost(lost), out);
         }
     }
 

@@ -14,7 +14,7 @@ mod books;
 mod scope;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     future::Future,
     pin::pin,
     sync::Arc,
@@ -78,7 +78,8 @@ pub struct Pipeline {
     lines: Vec<Line>,
     /// Targets that entered a phase since their books were read.
     phase_entered: BTreeSet<TargetId>,
-    missed: u64,
+    /// Events that the kernel did not show, by hook.
+    missed: HashMap<&'static str, u64>,
     unattributed: u64,
     /// Records that found the ring buffer full, by slot: the programs' counters only grow.
     records_lost: BTreeMap<TargetId, u64>,
@@ -114,12 +115,12 @@ impl Pipeline {
             batch: Vec::new(),
             lines: Vec::new(),
             phase_entered: BTreeSet::new(),
-            missed: 0,
+            missed: HashMap::new(),
             unattributed: 0,
             records_lost: BTreeMap::new(),
             ticks: 0,
         };
-        pipeline.missed = pipeline.missed_now().unwrap_or(0);
+        pipeline.missed = pipeline.probes.missed().unwrap_or_default();
         let mut started = pipeline.agent_started(&facts)?;
         if settings.load.inventory && !Hierarchy::of_containers()?.is_version_2 {
             started.cannot_show.push(

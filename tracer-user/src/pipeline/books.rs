@@ -19,9 +19,14 @@ const READING_ATTEMPTS: usize = 200;
 impl Pipeline {
     /// Tells events that the kernel did not show, and records that found the ring buffer full.
     pub(super) fn tell_missed(&mut self) {
-        let missed = self.missed_now().unwrap_or(self.missed);
-        let before = std::mem::replace(&mut self.missed, missed);
-        self.tell_lost("kernel", "skipped", missed.saturating_sub(before));
+        for (hook, missed) in self.probes.missed().unwrap_or_default() {
+            let before = self.missed.insert(hook, missed).unwrap_or_default();
+            let lost = LostEvent {
+                hook: Some(hook.to_owned()),
+                ..lost("kernel", "skipped", missed - before.min(missed))
+            };
+            self.tell_lost(lost);
+        }
         // Only what is armed sends records, and the node.
         let sends = self.tracked.iter().filter(|(_, tracked)| tracked.armed).map(|(id, _)| *id);
         let mut new = 0;
@@ -30,10 +35,10 @@ impl Pipeline {
             let lost: u64 = counters.records_lost.iter().sum();
             new += lost - self.records_lost.insert(target, lost).unwrap_or_default().min(lost);
         }
-        self.tell_lost("ring_buffer", "full", new);
+        self.tell_lost(lost("ring_buffer", "full", new));
         let unattributed = self.tracer.records().unattributed;
         let before = std::mem::replace(&mut self.unattributed, unattributed);
-        self.tell_lost("attribute", "no_target", unattributed.saturating_sub(before));
+        self.tell_lost(lost("attribute", "no_target", unattributed.saturating_sub(before)));
         if self.output.has_room() {
             self.tell_dropped();
         }
@@ -42,12 +47,11 @@ impl Pipeline {
     /// Tells lines that found the output's queue full.
     pub(super) fn tell_dropped(&mut self) {
         let dropped = self.output.take_dropped();
-        self.tell_lost("sink", "slow_reader", dropped);
+        self.tell_lost(lost("sink", "slow_reader", dropped));
     }
 
-    fn tell_lost(&mut self, stage: &str, reason: &str, count: u64) {
-        if count > 0 {
-            let lost = LostEvent { stage: stage.to_owned(), reason: reason.to_owned(), count };
+    fn tell_lost(&mut self, lost: LostEvent) {
+        if lost.count > 0 {
             self.add_line(Body::Lost(lost));
         }
     }
@@ -91,4 +95,8 @@ impl Pipeline {
         self.input(Input::Counters { target, reading: Box::new(reading) });
         Ok(())
     }
+}
+
+fn lost(stage: &str, reason: &str, count: u64) -> LostEvent {
+    LostEvent { stage: stage.to_owned(), reason: reason.to_owned(), hook: None, count }
 }

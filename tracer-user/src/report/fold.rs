@@ -315,7 +315,8 @@ fn clients_text(event: &RehearsalEvent) -> String {
 
 fn lost_text(event: &LostEvent) -> String {
     let what = if event.count == 1 { "record or line was" } else { "records or lines were" };
-    format!("{} {what} lost ({}): {}", event.count, event.stage, event.reason)
+    let hook = event.hook.as_ref().map(|hook| format!(" at {hook}")).unwrap_or_default();
+    format!("{} {what} lost ({}): {}{hook}", event.count, event.stage, event.reason)
 }
 
 fn endpoint_text(event: &EndpointEvent) -> String {

@@ -229,7 +229,8 @@ mod tests {
     }
 
     fn lost() -> Body {
-        Body::Lost(LostEvent { stage: "sink".to_owned(), reason: "slow_reader".to_owned(), count: 1 })
+        let (stage, reason) = ("sink".to_owned(), "slow_reader".to_owned());
+        Body::Lost(LostEvent { stage, reason, hook: None, count: 1 })
     }
 
     #[test]

@@ -109,8 +109,9 @@ pub(super) fn more(look: Look, first: Mono, more: &More<Kind>) -> String {
 /// Something that should be here was lost.
 pub(super) fn lost(look: Look, event: &LostEvent) -> String {
     let (stage, reason) = (names::clean(&event.stage), names::clean(&event.reason));
+    let hook = event.hook.as_deref().map(|hook| format!(" at {}", names::clean(hook))).unwrap_or_default();
     let text = format!(
-        "{} lost ({stage}): {reason}",
+        "{} lost ({stage}): {reason}{hook}",
         names::count(event.count, "record or line", "records or lines")
     );
     look.paint(BAD, &text)
