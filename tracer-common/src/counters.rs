@@ -1,22 +1,28 @@
 //! What the kernel programs count per target, whether or not a record can be sent.
 
-use crate::Pod;
+use crate::{LANES, Pod};
 
-/// Hooks that have two programs.
-pub const TWINS: u32 = 2;
+/// Hooks that have several programs.
+pub const RELAYS: u32 = 3;
 
-/// What the two programs of a hook tell each other, per CPU.
+/// Places for notes, of a CPU; a power of two.
+pub const CPU_NOTES: usize = 1 << 8;
+/// Places for notes that all CPUs share, where tracepoints are preemptible; a power of two.
+pub const NOTES: u32 = 1 << 16;
+
+/// What the programs of a hook tell each other, per CPU; each program has a lane.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct TwinState {
-    /// 1 while the first program runs.
-    pub running: u64,
-    /// Events that the second program took over because the first was running already. Only grows.
-    pub taken_over: u64,
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RelayState {
+    /// Events that one of them dealt with.
+    pub notes: [u64; CPU_NOTES],
+    /// Events that each took over because those before it were running already. Only grows; the first takes
+    /// over nothing.
+    pub taken_over: [u64; LANES as usize],
 }
 
 // SAFETY: repr(C), u64 only.
-unsafe impl Pod for TwinState {}
+unsafe impl Pod for RelayState {}
 
 /// Places for record types, more than there are.
 pub const KINDS: usize = 16;

@@ -10,7 +10,7 @@ mod pod;
 mod records;
 mod scope;
 
-pub use counters::{Counters, KINDS, TWINS, TwinState};
+pub use counters::{CPU_NOTES, Counters, KINDS, NOTES, RELAYS, RelayState};
 pub use offsets::{ABSENT, Calls, Offsets, Settings};
 pub use pod::Pod;
 pub use records::{

@@ -131,6 +131,10 @@ pub struct Settings {
     pub reset_has_reason: u32,
     /// 1 if `mark_victim` is given the task (from 6.9 on), 0 if the process id.
     pub victim_is_task: u32,
+    /// Programs of a hook, and copies of the counters per CPU.
+    pub lanes: u32,
+    /// Keeps the size a multiple of 8.
+    pub reserved: u32,
     /// System calls whose buffers can be looked into.
     pub calls: Calls,
     /// Offset of the system call's number in `struct pt_regs`; [`ABSENT`] if buffers cannot be found.
@@ -165,4 +169,4 @@ pub struct Calls {
 
 // SAFETY: repr(C), integers only, no padding.
 unsafe impl Pod for Settings {}
-const _: () = assert!(size_of::<Settings>() == 88);
+const _: () = assert!(size_of::<Settings>() == 96);

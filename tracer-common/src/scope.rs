@@ -11,9 +11,9 @@ pub const MAX_INITS: u32 = 4 * MAX_TARGETS;
 /// Processes whose connections are probes: one kubelet a node, a few where nodes are nested.
 pub const MAX_PROBERS: u32 = 64;
 
-/// Copies of the counters per CPU: a program that may interrupt another that counts the same has a copy
-/// of its own, because neither adds atomically.
-pub const LANES: u32 = 2;
+/// Programs of a hook, and copies of the counters per CPU, at most: a program that may interrupt another
+/// that counts the same has a copy of its own, because neither adds atomically.
+pub const LANES: u32 = 4;
 
 /// The slot that stands for the node itself: records without a target, and host-network sockets
 /// whose cgroup is unknown.

@@ -24,6 +24,8 @@ mod probe;
 #[cfg(target_arch = "bpf")]
 mod process;
 #[cfg(target_arch = "bpf")]
+mod relay;
+#[cfg(target_arch = "bpf")]
 mod reset;
 #[cfg(target_arch = "bpf")]
 mod scope;
@@ -38,8 +40,6 @@ mod state;
 #[cfg(target_arch = "bpf")]
 mod task;
 #[cfg(target_arch = "bpf")]
-mod twin;
-#[cfg(target_arch = "bpf")]
 mod units;
 
 #[cfg(target_arch = "bpf")]
@@ -49,48 +49,70 @@ mod programs {
         programs::{ProbeContext, RawTracePointContext},
     };
 
-    use crate::{
-        cgroup, exchange,
-        offsets::settings,
-        process, reset, signal, state,
-        twin::{self, Twin},
-    };
+    use crate::{cgroup, exchange, offsets::settings, process, relay, reset, scope::Lane, signal, state};
 
-    /// `TP_PROTO(const struct sock *sk, const int oldstate, const int newstate)`
-    #[raw_tracepoint(tracepoint = "inet_sock_set_state")]
-    pub fn inet_sock_set_state(ctx: RawTracePointContext) -> i32 {
-        twin::run(twin::STATE, Twin::First, |lane| {
-            state::changed(&ctx, lane, ctx.arg(0), ctx.arg(1), ctx.arg(2))
-        });
-        0
+    /// The programs of one hook: each does the work in its lane, see [`relay`].
+    macro_rules! relay {
+        ($tracepoint:literal, $hook:expr, $event:ident, $work:ident, $($name:ident: $lane:literal),+) => {$(
+            #[raw_tracepoint(tracepoint = $tracepoint)]
+            pub fn $name(ctx: RawTracePointContext) -> i32 {
+                relay::run::<$lane>($hook, $event(&ctx), |lane| $work(&ctx, lane));
+                0
+            }
+        )+};
     }
 
-    /// See [`twin`].
-    #[raw_tracepoint(tracepoint = "inet_sock_set_state")]
-    pub fn inet_sock_set_state_twin(ctx: RawTracePointContext) -> i32 {
-        twin::run(twin::STATE, Twin::Second, |lane| {
-            state::changed(&ctx, lane, ctx.arg(0), ctx.arg(1), ctx.arg(2))
-        });
-        0
+    relay!(
+        "inet_sock_set_state", relay::STATE, change, state_changed,
+        inet_sock_set_state: 0, inet_sock_set_state_2: 1, inet_sock_set_state_3: 2, inet_sock_set_state_4: 3
+    );
+
+    relay!(
+        "tcp_send_reset", relay::RESET_SENT, segment, reset_sent,
+        tcp_send_reset: 0, tcp_send_reset_2: 1, tcp_send_reset_3: 2, tcp_send_reset_4: 3
+    );
+
+    relay!(
+        "sched_process_exit", relay::EXIT, task, exited,
+        sched_process_exit: 0, sched_process_exit_2: 1, sched_process_exit_3: 2, sched_process_exit_4: 3
+    );
+
+    /// A socket makes one change at a time. The first byte of kernel addresses tells nothing.
+    #[inline(always)]
+    fn change(ctx: &RawTracePointContext) -> u64 {
+        ctx.arg::<u64>(0) << 8 | ctx.arg::<u64>(1) << 4 | ctx.arg::<u64>(2)
+    }
+
+    /// A reset answers a segment, or is a socket's own.
+    #[inline(always)]
+    fn segment(ctx: &RawTracePointContext) -> u64 {
+        ctx.arg::<u64>(0) ^ ctx.arg::<u64>(1)
+    }
+
+    /// A task exits once.
+    #[inline(always)]
+    fn task(ctx: &RawTracePointContext) -> u64 {
+        ctx.arg(0)
+    }
+
+    /// `TP_PROTO(const struct sock *sk, const int oldstate, const int newstate)`
+    #[inline(always)]
+    fn state_changed(ctx: &RawTracePointContext, lane: Lane) {
+        state::changed(ctx, lane, ctx.arg(0), ctx.arg(1), ctx.arg(2));
     }
 
     /// `TP_PROTO(const struct sock *sk, const struct sk_buff *skb, const enum sk_rst_reason reason)`;
     /// the reason from 6.10 on: the verifier prunes the branch that is not this kernel's.
-    #[raw_tracepoint(tracepoint = "tcp_send_reset")]
-    pub fn tcp_send_reset(ctx: RawTracePointContext) -> i32 {
-        twin::run(twin::RESET_SENT, Twin::First, |lane| {
-            reset::sent(&ctx, lane, ctx.arg(0), ctx.arg(1), reason(&ctx))
-        });
-        0
+    #[inline(always)]
+    fn reset_sent(ctx: &RawTracePointContext, lane: Lane) {
+        reset::sent(ctx, lane, ctx.arg(0), ctx.arg(1), reason(ctx));
     }
 
-    /// See [`twin`].
-    #[raw_tracepoint(tracepoint = "tcp_send_reset")]
-    pub fn tcp_send_reset_twin(ctx: RawTracePointContext) -> i32 {
-        twin::run(twin::RESET_SENT, Twin::Second, |lane| {
-            reset::sent(&ctx, lane, ctx.arg(0), ctx.arg(1), reason(&ctx))
-        });
-        0
+    /// `TP_PROTO(struct task_struct *task)`, with `bool group_dead` behind it on newer kernels. Fires
+    /// before the task's sockets close (`do_exit`).
+    #[inline(always)]
+    fn exited(ctx: &RawTracePointContext, lane: Lane) {
+        process::exited(ctx, lane, ctx.arg(0));
     }
 
     #[inline(always)]
@@ -124,14 +146,6 @@ mod programs {
     #[raw_tracepoint(tracepoint = "signal_generate")]
     pub fn signal_generate(ctx: RawTracePointContext) -> i32 {
         signal::generated(&ctx, ctx.arg(0), ctx.arg(1), ctx.arg(2), ctx.arg(4));
-        0
-    }
-
-    /// `TP_PROTO(struct task_struct *task)`, with `bool group_dead` behind it on newer kernels. Fires
-    /// before the task's sockets close (`do_exit`).
-    #[raw_tracepoint(tracepoint = "sched_process_exit")]
-    pub fn sched_process_exit(ctx: RawTracePointContext) -> i32 {
-        process::exited(&ctx, ctx.arg(0));
         0
     }
 

@@ -6,8 +6,8 @@ use aya_ebpf::{
     maps::{Array, HashMap, PerCpuArray, RingBuf},
 };
 use tracer_common::{
-    Counters, InitEntry, LANES, MAX_INITS, MAX_PROBERS, MAX_TARGETS, ScopeEntry, TWINS as TWINS_COUNT,
-    TwinState,
+    Counters, InitEntry, LANES, MAX_INITS, MAX_PROBERS, MAX_TARGETS, NOTES as NOTES_COUNT,
+    RELAYS as RELAYS_COUNT, RelayState, ScopeEntry,
 };
 
 use crate::{exchange::Conversation, http1::Head, units::Walk};
@@ -39,13 +39,19 @@ pub static PROBERS: HashMap<u32, u32> = HashMap::with_max_entries(MAX_PROBERS, 0
 #[map]
 pub static PROBES: HashMap<u64, u32> = HashMap::with_max_entries(1 << 12, BPF_F_NO_PREALLOC);
 
-/// Counters by the target's slot, once per lane. Zeroed by nobody: user space takes differences.
+/// Counters by the target's slot, once per lane; how many lanes is set at load. Zeroed by nobody: user
+/// space takes differences.
 #[map]
 pub static COUNTERS: PerCpuArray<Counters> = PerCpuArray::with_max_entries(MAX_TARGETS * LANES, 0);
 
-/// What the two programs of a hook tell each other on this CPU, by number of the hook ([`crate::twin`]).
+/// What the programs of a hook tell each other on this CPU, by number of the hook ([`crate::relay`]).
 #[map]
-pub static TWINS: PerCpuArray<TwinState> = PerCpuArray::with_max_entries(TWINS_COUNT, 0);
+pub static RELAYS: PerCpuArray<RelayState> = PerCpuArray::with_max_entries(RELAYS_COUNT, 0);
+
+/// Events that a program dealt with, where tasks are preempted in programs and change CPUs; one entry where they
+/// are not.
+#[map]
+pub static NOTES: Array<u64> = Array::with_max_entries(NOTES_COUNT, 0);
 
 /// What applications read and wrote last, by address of the socket. Born at the first call on a
 /// connection of an armed target, removed when the socket closes. When it is full, connections are

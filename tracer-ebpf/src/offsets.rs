@@ -22,6 +22,8 @@ pub static SETTINGS: Settings = Settings {
     scope_by_cookie: 0,
     reset_has_reason: 0,
     victim_is_task: 0,
+    lanes: 0,
+    reserved: 0,
     calls: Calls { read: 0, write: 0, recvfrom: 0, sendto: 0, readv: 0, writev: 0, recvmsg: 0, sendmsg: 0 },
     call_number: ABSENT,
     call_second: ABSENT,

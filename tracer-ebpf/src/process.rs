@@ -15,7 +15,7 @@ use crate::{
 /// A task exits. Only a process's last thread counts (`signal->live` is 0): the leader may have gone
 /// before. An init that exits arms its target: its sockets close after this.
 #[inline(always)]
-pub fn exited(ctx: &RawTracePointContext, task: u64) {
+pub fn exited(ctx: &RawTracePointContext, lane: Lane, task: u64) {
     let signal: u64 = field!(task, task_signal);
     if field!(signal, signal_live: u32) != 0 {
         return;
@@ -29,7 +29,7 @@ pub fn exited(ctx: &RawTracePointContext, task: u64) {
     if entry.mode != Mode::ARMED {
         return;
     }
-    emit::send::<ExitRecord>(Lane::First, Kind::EXIT, entry, |record, header| {
+    emit::send::<ExitRecord>(lane, Kind::EXIT, entry, |record, header| {
         record.header = header;
         record.task = task::describe(task);
         // A group exit keeps its status there; a single thread's is its own.
@@ -57,7 +57,7 @@ pub fn executed(task: u64) {
     if entry.mode != Mode::ARMED {
         return;
     }
-    emit::send::<ExecRecord>(Lane::First, Kind::EXEC, entry, |record, header| {
+    emit::send::<ExecRecord>(Lane::FIRST, Kind::EXEC, entry, |record, header| {
         record.header = header;
         record.task = task::describe(task);
         record.parent = task::describe(field!(task, task_real_parent));
@@ -71,7 +71,7 @@ pub fn chosen_by_oom(ctx: &RawTracePointContext, victim: u64) {
     let Some(init) = init(pid) else { return };
     scope::arm(&init);
     let entry = ScopeEntry { target: init.target, mode: Mode::ARMED };
-    emit::send::<OomRecord>(Lane::First, Kind::OOM, entry, |record, header| {
+    emit::send::<OomRecord>(Lane::FIRST, Kind::OOM, entry, |record, header| {
         record.header = header;
         record.pid = pid;
         record.container = init.container;

@@ -53,18 +53,18 @@ pub fn asked<C: EbpfContext>(ctx: &C, sk: u64, skb: u64) {
     if kind == SockKind::NONE && !segment::is_for_us(skb) {
         return;
     }
-    sent(ctx, Lane::Second, sk, skb, -1);
+    sent(ctx, Lane::SECOND, sk, skb, -1);
 }
 
 /// A reset was received and accepted; the socket's state is still the one before.
 #[inline(always)]
 pub fn received(sk: u64) {
     let Some(entry) = scope::find(sock::net(sk), || sock::cgroup(sk)) else { return };
-    scope::count(Lane::First, entry.target, |counters| counters.resets_received += 1);
+    scope::count(Lane::FIRST, entry.target, |counters| counters.resets_received += 1);
     if entry.mode != Mode::ARMED {
         return;
     }
-    emit::send::<ResetRecord>(Lane::First, Kind::RESET_RECEIVED, entry, |record, header| {
+    emit::send::<ResetRecord>(Lane::FIRST, Kind::RESET_RECEIVED, entry, |record, header| {
         record.header = header;
         record.task = task::describe(task::current());
         record.socket = sock::describe(sk);

@@ -92,20 +92,22 @@ fn arm_in(map: &HashMap<u64, ScopeEntry>, key: u64) {
     }
 }
 
-/// Which copy of the counters a program writes to. What may interrupt a program of the first lane, and
-/// counts the same, is in the second.
+/// Which copy of the counters a program writes to. What may interrupt a program, and counts the same, has
+/// another lane.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Lane {
-    /// Programs that nothing of their kind interrupts.
-    First = 0,
-    /// Programs that may interrupt one of the first lane.
-    Second = 1,
+pub struct Lane(pub u32);
+
+impl Lane {
+    /// That of programs that nothing of their kind interrupts.
+    pub const FIRST: Self = Self(0);
+    /// That of programs that may interrupt one of the first lane.
+    pub const SECOND: Self = Self(1);
 }
 
 /// Counts for a target on this CPU.
 #[inline(always)]
 pub fn count(lane: Lane, target: u32, add: impl FnOnce(&mut Counters)) {
-    if let Some(counters) = COUNTERS.get_ptr_mut(target + lane as u32 * MAX_TARGETS) {
+    if let Some(counters) = COUNTERS.get_ptr_mut(target + lane.0 * MAX_TARGETS) {
         // SAFETY: the entry is this CPU's own. A program that interrupts another on the same CPU
         // (softirq) runs to its end in between, and never is the same program (the BPF core
         // skips it); different programs write different fields, or are in different lanes.

@@ -32,7 +32,7 @@ pub fn generated(ctx: &RawTracePointContext, signal: i32, info: u64, target: u64
         scope::arm(&init);
     }
     let entry = ScopeEntry { target: init.target, mode: Mode::ARMED };
-    emit::send::<SignalRecord>(Lane::First, Kind::SIGNAL, entry, |record, header| {
+    emit::send::<SignalRecord>(Lane::FIRST, Kind::SIGNAL, entry, |record, header| {
         record.header = header;
         record.sender = task::describe(task::current());
         record.cgroup = task::cgroup(target);
@@ -61,7 +61,7 @@ fn parent_told() {
         return;
     }
     let entry = ScopeEntry { target: init.target, mode: Mode::ARMED };
-    emit::send::<GoneRecord>(Lane::First, Kind::GONE, entry, |record, header| {
+    emit::send::<GoneRecord>(Lane::FIRST, Kind::GONE, entry, |record, header| {
         record.header = header;
         record.pid = pid;
         record.container = init.container;

@@ -40,10 +40,10 @@ impl Facts {
         if let Err(error) = &curr_estab {
             log::warn!("what CurrEstab counts is unknown, its book is left out: {error:#}");
         }
-        Ok(Self { curr_estab: curr_estab.ok(), ..Self::from_btf(&Btf::of_running_kernel()?) })
+        Ok(Self { curr_estab: curr_estab.ok(), ..Self::from_btf(&Btf::of_running_kernel()?, version()?) })
     }
 
-    fn from_btf(btf: &Btf) -> Self {
+    fn from_btf(btf: &Btf, version: (u32, u32)) -> Self {
         let mut offsets = Offsets::NONE;
         let mut missing_fields = Vec::new();
         for (structure, path, required, offset) in offsets.table() {
@@ -53,8 +53,9 @@ impl Facts {
                 None => {}
             }
         }
-        let settings = settings(btf, &offsets);
-        let (hooks, missing_hooks) = hooks::find(btf, settings.reset_has_reason == 1);
+        let preemptible = hooks::are_tracepoints_preemptible(version);
+        let settings = Settings { lanes: hooks::lanes(preemptible), ..settings(btf, &offsets) };
+        let (hooks, missing_hooks) = hooks::find(btf, settings.reset_has_reason == 1, preemptible);
         Self {
             offsets,
             settings,
@@ -114,6 +115,8 @@ fn settings(btf: &Btf, offsets: &Offsets) -> Settings {
         scope_by_cookie: u32::from(offsets.net_cookie != ABSENT && crate::host::netns::has_cookies()),
         reset_has_reason: u32::from(btf.tracepoint("tcp_send_reset").is_some_and(|hook| hook.arguments >= 3)),
         victim_is_task: u32::from(btf.tracepoint("mark_victim").is_some_and(|hook| hook.first_is_pointer)),
+        lanes: 1,
+        reserved: 0,
         calls: CALLS,
         call_number: registers.map_or(ABSENT, |registers| registers[0]),
         call_second: registers.map_or(ABSENT, |registers| registers[1]),

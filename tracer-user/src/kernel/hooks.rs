@@ -2,6 +2,8 @@
 
 use std::{fs, path::Path};
 
+use tracer_common::LANES;
+
 use super::btf::Btf;
 
 /// How a program is attached.
@@ -20,8 +22,8 @@ pub struct Hook {
     pub name: &'static str,
     /// What it is.
     pub place: Place,
-    /// Name of the second program, for events that interrupt the first.
-    pub twin: Option<&'static str>,
+    /// Further programs, each for events that interrupt all those before it.
+    pub relief: Relief,
     /// What cannot be seen without it.
     pub shows: &'static str,
     /// Tracing is impossible without it.
@@ -30,17 +32,41 @@ pub struct Hook {
     pub of_inventory: bool,
 }
 
+/// Further programs of a hook.
+#[derive(Clone, Copy, Debug)]
+pub struct Relief {
+    /// The number by which the programs know the hook (`RELAYS`).
+    pub number: u32,
+    /// Names of the programs.
+    pub programs: &'static [&'static str],
+    /// How many of them softirqs make necessary, which interrupt a system call; the others are for
+    /// preemptible tracepoints, where other tasks interrupt it, too.
+    softirqs: usize,
+}
+
 /// What the applications' own calls show.
 const ANSWERS: &str =
     "the size of requests without an answer, and whether an answer was whole (from Linux 6.3 on)";
 
 /// Hooks that every kernel is asked for.
 const TRACEPOINTS: [Hook; 11] = [
-    required("inet_sock_set_state", "opens and closes of connections").with_twin("inet_sock_set_state_twin"),
-    required("tcp_send_reset", "resets sent").with_twin("tcp_send_reset_twin"),
+    required("inet_sock_set_state", "opens and closes of connections").with_relief(Relief {
+        number: 0,
+        programs: &["inet_sock_set_state_2", "inet_sock_set_state_3", "inet_sock_set_state_4"],
+        softirqs: 1,
+    }),
+    required("tcp_send_reset", "resets sent").with_relief(Relief {
+        number: 1,
+        programs: &["tcp_send_reset_2", "tcp_send_reset_3", "tcp_send_reset_4"],
+        softirqs: 1,
+    }),
     required("tcp_receive_reset", "resets received"),
     required("signal_generate", "stop and kill signals"),
-    required("sched_process_exit", "exits of processes"),
+    required("sched_process_exit", "exits of processes").with_relief(Relief {
+        number: 2,
+        programs: &["sched_process_exit_2", "sched_process_exit_3", "sched_process_exit_4"],
+        softirqs: 0,
+    }),
     optional("sched_process_exec", "hooks and other processes that enter a container"),
     optional("mark_victim", "out-of-memory kills as such"),
     optional("sock_recv_length", ANSWERS),
@@ -62,12 +88,26 @@ const fn required(name: &'static str, shows: &'static str) -> Hook {
 }
 
 const fn optional(name: &'static str, shows: &'static str) -> Hook {
-    Hook { name, place: Place::Tracepoint, twin: None, shows, required: false, of_inventory: false }
+    Hook {
+        name,
+        place: Place::Tracepoint,
+        relief: Relief { number: 0, programs: &[], softirqs: 0 },
+        shows,
+        required: false,
+        of_inventory: false,
+    }
 }
 
 impl Hook {
-    const fn with_twin(self, twin: &'static str) -> Self {
-        Self { twin: Some(twin), ..self }
+    const fn with_relief(self, relief: Relief) -> Self {
+        Self { relief, ..self }
+    }
+
+    /// With the programs that a kernel needs.
+    fn on(self, tracepoints_are_preemptible: bool) -> Self {
+        let Relief { programs, softirqs, .. } = self.relief;
+        let programs = if tracepoints_are_preemptible { programs } else { &programs[..softirqs] };
+        Self { relief: Relief { programs, ..self.relief }, ..self }
     }
 
     const fn of_inventory(self) -> Self {
@@ -79,11 +119,30 @@ impl Hook {
     }
 }
 
+/// Whether other tasks interrupt a program, on a kernel of this version: `__DECLARE_TRACE` takes SRCU instead
+/// of switching preemption off from 7.0 on.
+#[must_use]
+pub const fn are_tracepoints_preemptible(version: (u32, u32)) -> bool {
+    version.0 >= 7
+}
+
+/// Copies of the counters per CPU.
+#[must_use]
+pub const fn lanes(tracepoints_are_preemptible: bool) -> u32 {
+    if tracepoints_are_preemptible { LANES } else { 2 }
+}
+
 /// Hooks that are wanted on this kernel: those that it has, and those that it lacks.
 #[must_use]
-pub fn find(btf: &Btf, resets_have_reasons: bool) -> (Vec<Hook>, Vec<Hook>) {
+pub fn find(
+    btf: &Btf,
+    resets_have_reasons: bool,
+    tracepoints_are_preemptible: bool,
+) -> (Vec<Hook>, Vec<Hook>) {
     let functions = if resets_have_reasons { Vec::new() } else { Functions::of_running_kernel().hooks() };
-    let tracepoints = TRACEPOINTS.iter().map(|hook| (*hook, btf.tracepoint(hook.name).is_some()));
+    let tracepoints = TRACEPOINTS
+        .iter()
+        .map(|hook| (hook.on(tracepoints_are_preemptible), btf.tracepoint(hook.name).is_some()));
     let (found, missing): (Vec<_>, Vec<_>) = tracepoints.chain(functions).partition(|(_, exists)| *exists);
     let hooks = |list: Vec<(Hook, bool)>| list.into_iter().map(|(hook, _)| hook).collect();
     (hooks(found), hooks(missing))
@@ -123,6 +182,16 @@ impl Functions {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn preemptible_tracepoints_need_more_programs() {
+        let programs = |version| {
+            let preemptible = are_tracepoints_preemptible(version);
+            TRACEPOINTS.map(|hook| hook.on(preemptible).relief.programs.len() + 1)
+        };
+        assert_eq!(programs((6, 19))[..5], [2, 2, 1, 1, 1]);
+        assert_eq!(programs((7, 0))[..5], [4, 4, 1, 1, 4]);
+    }
 
     #[test]
     fn a_function_in_parts_or_without_kprobes_cannot_be_attached_to() {

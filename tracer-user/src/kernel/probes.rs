@@ -13,11 +13,11 @@ use aya::{
     maps::{Array, HashMap, MapData, PerCpuArray},
     programs::{KProbe, Program, RawTracePoint},
 };
-use tracer_common::{Counters, InitEntry, LANES, MAX_TARGETS, Mode, Pod, ScopeEntry, TWINS, TwinState};
+use tracer_common::{Counters, InitEntry, LANES, MAX_TARGETS, Mode, NOTES, Pod, RelayState, ScopeEntry};
 
 use super::{
     facts::Facts,
-    hooks::{Hook, Place},
+    hooks::{Hook, Place, Relief},
     lockdown, memlock,
     ring::Records,
 };
@@ -60,7 +60,7 @@ type Bytes<const N: usize> = [u8; N];
 const SCOPE_ENTRY: usize = size_of::<ScopeEntry>();
 const INIT_ENTRY: usize = size_of::<InitEntry>();
 const COUNTERS: usize = size_of::<Counters>();
-const TWIN_STATE: usize = size_of::<TwinState>();
+const RELAY_STATE: usize = size_of::<RelayState>();
 
 /// The loaded and attached programs. Everything is detached when this value is dropped, and by the
 /// kernel when the process dies: nothing is pinned.
@@ -72,7 +72,8 @@ pub struct Probes {
     inits: HashMap<MapData, u32, Bytes<INIT_ENTRY>>,
     probers: HashMap<MapData, u32, u32>,
     counters: PerCpuArray<MapData, Bytes<COUNTERS>>,
-    twins: PerCpuArray<MapData, Bytes<TWIN_STATE>>,
+    relays: PerCpuArray<MapData, Bytes<RELAY_STATE>>,
+    lanes: u32,
     attached: Vec<Hook>,
     refused: Vec<Hook>,
     by_cookie: bool,
@@ -98,6 +99,8 @@ impl Probes {
             .override_global("SETTINGS", facts.settings.as_bytes(), true)
             .override_global(aya_log::LEVEL, &log_level, false)
             .map_max_entries("RECORDS", options.ring_buffer)
+            .map_max_entries("COUNTERS", MAX_TARGETS * facts.settings.lanes)
+            .map_max_entries("NOTES", if facts.settings.lanes == LANES { NOTES } else { 1 })
             .load(OBJECT)
             .context("cannot load the kernel programs; run `lastpacket check`")?;
         let records = Records::new(ebpf.take_map("RECORDS").context("the object has no map RECORDS")?)?;
@@ -114,7 +117,8 @@ impl Probes {
             counters: PerCpuArray::try_from(
                 ebpf.take_map("COUNTERS").context("the object has no map COUNTERS")?,
             )?,
-            twins: PerCpuArray::try_from(ebpf.take_map("TWINS").context("the object has no map TWINS")?)?,
+            relays: PerCpuArray::try_from(ebpf.take_map("RELAYS").context("the object has no map RELAYS")?)?,
+            lanes: facts.settings.lanes,
             attached: Vec::new(),
             refused: Vec::new(),
             by_cookie: facts.settings.scope_by_cookie == 1,
@@ -127,7 +131,7 @@ impl Probes {
     }
 
     fn attach(&mut self, hook: Hook) -> Result<()> {
-        let mut programs = std::iter::once(hook.name).chain(hook.twin);
+        let mut programs = std::iter::once(hook.name).chain(hook.relief.programs.iter().copied());
         let result = programs
             .try_for_each(|program| self.attach_program(program, &hook))
             .with_context(|| format!("cannot attach {}; run `lastpacket check`", hook.name));
@@ -270,7 +274,7 @@ impl Probes {
     /// If the table cannot be read.
     pub fn counters(&self, target: u32) -> Result<Counters> {
         let mut sum = Counters::default();
-        for lane in 0..LANES {
+        for lane in 0..self.lanes {
             let slot = target + lane * MAX_TARGETS;
             let per_cpu = self.counters.get(&slot, 0).context("cannot read the kernel programs' counters")?;
             sum = per_cpu.iter().filter_map(|bytes| Counters::read_from(bytes)).fold(sum, Counters::plus);
@@ -279,7 +283,7 @@ impl Probes {
     }
 
     /// How often the kernel skipped a program because it was running already on the same CPU, by
-    /// program (`recursion_misses`, from Linux 5.12 on), and no twin took over: each is an event that
+    /// program (`recursion_misses`, from Linux 5.12 on), and no other took over: each is an event that
     /// was not seen. `None` if /proc cannot be read.
     #[must_use]
     pub fn missed(&self) -> Option<StdHashMap<&'static str, u64>> {
@@ -287,25 +291,18 @@ impl Probes {
     }
 
     fn missed_by_program(&self) -> StdHashMap<&'static str, u64> {
-        // In the order of the twins' numbers in the programs.
-        let mut twins = 0..TWINS;
         let missed = self.attached.iter().filter_map(|hook| {
-            let taken_over = hook.twin.and_then(|_| self.taken_over(twins.next()?)).unwrap_or(0);
+            let taken_over = self.taken_over(&hook.relief).unwrap_or(0);
             let skipped = self.skipped(hook.name)?;
             Some((hook.name, skipped.saturating_sub(taken_over))).filter(|(_, missed)| *missed > 0)
         });
         missed.collect()
     }
 
-    fn taken_over(&self, twin: u32) -> Option<u64> {
-        let per_cpu = self.twins.get(&twin, 0).ok()?;
-        Some(
-            per_cpu
-                .iter()
-                .filter_map(|bytes| TwinState::read_from(bytes))
-                .map(|state| state.taken_over)
-                .sum(),
-        )
+    fn taken_over(&self, relief: &Relief) -> Option<u64> {
+        let per_cpu = self.relays.get(&relief.number, 0).ok().filter(|_| !relief.programs.is_empty())?;
+        let states = per_cpu.iter().filter_map(|bytes| RelayState::read_from(bytes));
+        Some(states.flat_map(|state| state.taken_over).sum())
     }
 
     fn skipped(&self, name: &str) -> Option<u64> {
