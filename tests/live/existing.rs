@@ -10,8 +10,8 @@ use std::{
 
 use anyhow::{Context, Result, anyhow, ensure};
 use lastpacket_tests::{
-    events::{Events, ensure_balanced, ensure_no_gaps},
-    needs,
+    events::{Events, ensure_balanced, ensure_no_gaps, ensure_nothing_lost},
+    machine, needs,
     netns::{Family, Link},
     process::Resident,
     run::{self, Run, Running},
@@ -38,8 +38,8 @@ const PORT: u16 = 8000;
 const FAMILY: Family = Family::V4;
 /// Connections that are there before tracing begins, and for how long after.
 const OLD: u16 = 60;
-/// Clients that connect and close all the time.
-const CHURNERS: usize = 8;
+/// Clients that connect and close all the time, on a real processor.
+const CHURNERS: u32 = 8;
 /// Ports of these clients, each used once.
 const FIRST_PORT: u16 = 2_000;
 const LAST_PORT: u16 = 60_000;
@@ -71,7 +71,9 @@ fn amid_churn() -> Result<()> {
         scope.spawn(|| answer_all(&listener, &closed));
         let old: Result<Vec<Socket>> = (0..OLD).map(|index| client(&link, OLD_PORTS + index)).collect();
         let mut old = old?;
-        let churners: Vec<_> = (0..CHURNERS).map(|_| scope.spawn(|| churn(&link, &next, &done))).collect();
+        // On an emulated one each of them is in a kernel program for much of its time.
+        let churners = (CHURNERS / machine::slowness()).max(2);
+        let churners: Vec<_> = (0..churners).map(|_| scope.spawn(|| churn(&link, &next, &done))).collect();
         pause(300);
         let traced = trace_amid(&resident, &mut old, &next);
         done.store(true, Ordering::SeqCst);
@@ -109,6 +111,7 @@ fn trace_amid(resident: &Resident, old: &mut Vec<Socket>, next: &AtomicU16) -> R
 
 fn ensure_told(run: &Run, ledger: &Ledger, armed: u64) -> Result<()> {
     ensure_no_gaps(&run.lines)?;
+    ensure_nothing_lost(&run.lines)?;
     let mut told: BTreeMap<u16, Told> = BTreeMap::new();
     for event in run.lines.opened() {
         let told = told.entry(event.network.peer.port).or_default();

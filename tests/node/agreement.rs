@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, net::SocketAddr};
 
 use anyhow::{Context, Result, ensure};
-use lastpacket_tests::events::{Events, ensure_balanced, peer_of};
+use lastpacket_tests::events::{Events, ensure_balanced, ensure_nothing_lost, peer_of};
 use tracer_core::{
     output::{Body, Line},
     verdict::Verdict,
@@ -64,8 +64,7 @@ pub fn ensure_agreement<'lines>(lines: &'lines [Line], seen: &[Seen]) -> Result<
         "the verdict counts {counted} losses, the lines {}",
         losses.len()
     );
-    let gaps: Vec<_> = lines.iter().filter(|line| matches!(line.body, Body::Lost(_))).collect();
-    ensure!(gaps.is_empty(), "something was lost: {gaps:?}");
+    ensure_nothing_lost(lines)?;
     Ok(verdict)
 }
 

@@ -4,10 +4,12 @@ use std::net::SocketAddr;
 
 use anyhow::{Context, Result, ensure};
 use tracer_core::{
-    output::{Body, ConnectionEvent, Line, PhaseEvent, RehearsalEvent, ResetEvent},
+    output::{Body, ConnectionEvent, Line, LostEvent, PhaseEvent, RehearsalEvent, ResetEvent},
     verdict::Verdict,
     words::Phase,
 };
+
+use crate::machine;
 
 /// Questions to a list of lines.
 pub trait Events {
@@ -80,6 +82,33 @@ pub fn ensure_no_gaps(lines: &[Line]) -> Result<()> {
         ensure!(line.seq == expected, "line {expected} has the number {}", line.seq);
     }
     Ok(())
+}
+
+/// Nothing was lost on the way from the kernel to here, but for what [`unseen_calls`] counts.
+///
+/// # Errors
+/// With what was.
+pub fn ensure_nothing_lost(lines: &[Line]) -> Result<()> {
+    let lost: Vec<_> = losses(lines).filter(|lost| !is_of_calls(lost)).collect();
+    ensure!(lost.is_empty(), "lost: {lost:?}");
+    Ok(())
+}
+
+/// Reads and writes of applications that the kernel did not show: it skips a program that another task is in,
+/// where tracepoints are preemptible (from 7.0 on). None on other kernels.
+#[must_use]
+pub fn unseen_calls(lines: &[Line]) -> u64 {
+    losses(lines).filter(|lost| is_of_calls(lost)).map(|lost| lost.count).sum()
+}
+
+fn losses(lines: &[Line]) -> impl Iterator<Item = &LostEvent> {
+    lines.iter().filter_map(|line| if let Body::Lost(lost) = &line.body { Some(lost) } else { None })
+}
+
+fn is_of_calls(lost: &LostEvent) -> bool {
+    let hook = lost.hook.as_deref().unwrap_or_default();
+    let preemptible = machine::kernel_version().is_ok_and(|version| version >= (7, 0));
+    preemptible && matches!(hook, "sock_recv_length" | "sock_send_length")
 }
 
 /// All books of a verdict balance.

@@ -89,7 +89,7 @@ fn cargo_test(what: &[&str], args: &Args) -> Result<()> {
 
 fn run_tests(mut cargo: Command, what: &[&str], args: &Args) -> Result<()> {
     // A live test that cannot run here fails instead of being skipped.
-    cargo.arg("test").args(what).env("LASTPACKET_REQUIRE_LIVE", "1");
+    cargo.args(["test", "--no-fail-fast"]).args(what).env("LASTPACKET_REQUIRE_LIVE", "1");
     cargo.env("LASTPACKET_SEED", args.seed.to_string());
     if let Some(count) = args.soak {
         cargo.env("LASTPACKET_SOAK", count.to_string());

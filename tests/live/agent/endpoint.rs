@@ -22,8 +22,8 @@ use super::pod::{Pod, client, listener};
 use crate::{children::Holder, scene::pause};
 
 const NODE: &str = "node1";
-/// No runtime stops by it unless it is declared.
-const STOP_SIGNAL: Signal = Signal::SIGHUP;
+/// No runtime stops by it unless it is declared. (SIGHUP would be ignored under nohup.)
+const STOP_SIGNAL: Signal = Signal::SIGALRM;
 
 /// Nobody deletes the pod: it is stopped as under node pressure, by the signal that it declares, while a
 /// client still comes. Its endpoint is still ready then, unless it went `in_time`.
