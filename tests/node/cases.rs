@@ -17,6 +17,7 @@ use crate::{
     api::{self, Api},
     clients::{Clients, Kind, Outcome, Seen},
     cluster::{self, Node},
+    host_network,
     images::{HTTPD_PORT, NGINX_PORT},
     pod::{ContainerPlan, Pod, PodPlan},
 };
@@ -29,6 +30,7 @@ pub fn trials() -> Vec<Trial> {
         needs::live("two_containers_end_each_in_its_own_way", two_containers),
         needs::live("a_container_that_is_restarted_is_judged_twice", restarted),
         needs::live("a_pod_that_is_removed_at_once_has_a_verdict", removed_at_once),
+        needs::live("a_pod_of_the_host_network_is_told_from_the_node", host_network::alone),
         needs::live("twenty_pods_stopped_at_once_are_told_apart", twenty),
     ]
 }
@@ -42,11 +44,11 @@ const WEB: [Kind; 4] = [Kind::Short, Kind::Short, Kind::KeepAlive, Kind::Slow("/
 const CGI: [Kind; 3] = [Kind::Short, Kind::Short, Kind::Slow("/cgi-bin/slow")];
 
 fn clients(node: &Node, pod: &Pod, port: u16, kinds: &[Kind]) -> Result<Clients> {
-    Clients::start(&node.network.clients, SocketAddr::new(pod.address(), port), kinds)
+    Clients::start(&node.network.clients, SocketAddr::new(pod.address().context("no address")?, port), kinds)
 }
 
 /// The phases that a container of a verdict went through.
-fn phases(verdict: &Verdict, container: &str) -> Result<Vec<Phase>> {
+pub fn phases(verdict: &Verdict, container: &str) -> Result<Vec<Phase>> {
     let found = verdict.containers.iter().find(|known| *known.name == *container);
     let found = found.with_context(|| format!("no container {container} in {:?}", verdict.containers))?;
     Ok(found.phases.iter().map(|phase| phase.phase).collect())
@@ -60,14 +62,14 @@ fn answered(seen: &[Seen]) -> usize {
     seen.iter().filter(|seen| seen.outcome == Outcome::Answered).count()
 }
 
-fn has_finding(verdict: &Verdict, id: &str) -> Result<()> {
+pub fn has_finding(verdict: &Verdict, id: &str) -> Result<()> {
     let ids: Vec<String> = verdict.findings.iter().map(|finding| finding.id.clone()).collect();
     ensure!(ids.iter().any(|known| known == id), "no finding {id} among {ids:?}");
     Ok(())
 }
 
 /// A container's name before the API has told it: the beginning of its id.
-fn short(pod: &Pod, name: &str) -> Result<String> {
+pub fn short(pod: &Pod, name: &str) -> Result<String> {
     let found = pod.containers.iter().find(|container| container.plan.name == name);
     Ok(found.context("no such container")?.id.chars().take(12).collect())
 }

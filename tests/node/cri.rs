@@ -114,6 +114,8 @@ fn id(id: &str) -> Id {
 pub const POD: i32 = 0;
 /// See [`POD`].
 pub const CONTAINER: i32 = 1;
+/// The node's: of a pod on the host network.
+pub const NODE: i32 = 2;
 
 /// Declares messages: the fields with their kinds and numbers.
 macro_rules! messages {
@@ -169,6 +171,7 @@ messages! {
     ContainerConfig {
         metadata: Option<ContainerMetadata> [message, optional, tag = "1"],
         image: Option<Image> [message, optional, tag = "2"],
+        command: Vec<String> [string, repeated, tag = "3"],
         linux: Option<LinuxContainer> [message, optional, tag = "15"],
     }
     ContainerMetadata {

@@ -10,6 +10,7 @@ mod cluster;
 mod containerd;
 mod cri;
 mod guardian;
+mod host_network;
 mod images;
 mod machine;
 mod network;

@@ -1,21 +1,24 @@
 //! Pods of the node, run and stopped by the calls that a kubelet makes, in its order.
 
 use std::{
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     sync::atomic::{AtomicU32, Ordering},
     thread,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Result, anyhow, ensure};
 
 use crate::{cluster::Node, cri, images};
 
 /// After a hook at least this much is left of the grace period (kubelet: `minimumGracePeriodInSeconds`).
 const LEAST_GRACE: Duration = Duration::from_secs(2);
 
-/// A network for the pod, processes for the container.
-const OWN: cri::Namespaces = cri::Namespaces { network: cri::POD, pid: cri::CONTAINER };
+/// Its processes are always the container's own.
+fn namespaces(host_network: bool) -> cri::Namespaces {
+    let network = if host_network { cri::NODE } else { cri::POD };
+    cri::Namespaces { network, pid: cri::CONTAINER }
+}
 
 static PODS: AtomicU32 = AtomicU32::new(1);
 
@@ -24,6 +27,8 @@ static PODS: AtomicU32 = AtomicU32::new(1);
 pub struct ContainerPlan {
     pub name: &'static str,
     pub image: &'static str,
+    /// What it runs, if not what the image says.
+    pub command: Vec<String>,
     /// A command that runs before the stop signal.
     pub pre_stop: Option<&'static [&'static str]>,
 }
@@ -31,12 +36,19 @@ pub struct ContainerPlan {
 impl ContainerPlan {
     /// A server whose stop signal, by its image, is SIGQUIT.
     pub fn nginx() -> Self {
-        Self { name: "nginx", image: images::NGINX, pre_stop: None }
+        Self { name: "nginx", image: images::NGINX, command: Vec::new(), pre_stop: None }
     }
 
     /// A server without a handler for SIGTERM.
     pub fn httpd() -> Self {
-        Self { name: "httpd", image: images::TOOLS, pre_stop: None }
+        Self { name: "httpd", image: images::TOOLS, command: Vec::new(), pre_stop: None }
+    }
+
+    /// The same at another address.
+    pub fn httpd_at(address: SocketAddr) -> Self {
+        let address = address.to_string();
+        let command = ["/bin/busybox", "httpd", "-f", "-p", &address, "-h", "/srv"];
+        Self { command: command.map(str::to_owned).into(), ..Self::httpd() }
     }
 
     pub fn with_pre_stop(self, command: &'static [&'static str]) -> Self {
@@ -49,11 +61,16 @@ impl ContainerPlan {
 pub struct PodPlan {
     pub name: String,
     pub containers: Vec<ContainerPlan>,
+    pub host_network: bool,
 }
 
 impl PodPlan {
     pub fn of(name: impl Into<String>, containers: Vec<ContainerPlan>) -> Self {
-        Self { name: name.into(), containers }
+        Self { name: name.into(), containers, host_network: false }
+    }
+
+    pub fn on_host_network(self) -> Self {
+        Self { host_network: true, ..self }
     }
 }
 
@@ -72,7 +89,8 @@ pub struct Pod {
     uid: String,
     sandbox: String,
     config: cri::PodSandboxConfig,
-    address: IpAddr,
+    /// None on the host network.
+    address: Option<IpAddr>,
     pub containers: Vec<Container>,
     removed: bool,
 }
@@ -84,7 +102,8 @@ impl Pod {
         let uid = format!("{:08x}-0000-4000-8000-{number:012x}", std::process::id());
         let config = sandbox_config(plan, &uid);
         let sandbox = node.cri.run_pod_sandbox(&config)?;
-        let address = node.cri.address(&sandbox)?.parse().context("the sandbox has no address")?;
+        let address = node.cri.address(&sandbox)?.parse().ok();
+        ensure!(address.is_some() != plan.host_network, "the sandbox's address is {address:?}");
         let mut pod = Self {
             node,
             name: plan.name.clone(),
@@ -103,7 +122,7 @@ impl Pod {
 
     /// Starts a container, or, with a higher attempt, starts it again.
     pub fn start(&mut self, plan: &ContainerPlan, attempt: u32) -> Result<()> {
-        let config = container_config(plan, attempt);
+        let config = container_config(plan, attempt, self.address.is_none());
         let id = self.node.cri.create_container(&self.sandbox, config, &self.config)?;
         self.node.cri.start_container(&id)?;
         self.containers.retain(|container| container.plan.name != plan.name);
@@ -115,7 +134,8 @@ impl Pod {
         &self.uid
     }
 
-    pub fn address(&self) -> IpAddr {
+    /// None on the host network.
+    pub fn address(&self) -> Option<IpAddr> {
         self.address
     }
 
@@ -186,20 +206,24 @@ fn sandbox_config(plan: &PodPlan, uid: &str) -> cri::PodSandboxConfig {
             uid: uid.to_owned(),
             namespace: "shop".to_owned(),
         }),
-        hostname: plan.name.clone(),
+        // The node's own, which is not set.
+        hostname: if plan.host_network { String::new() } else { plan.name.clone() },
         // Else the machine's own is looked for.
         dns: Some(cri::DnsConfig { servers: vec!["10.66.255.1".to_owned()] }),
         linux: Some(cri::LinuxSandbox {
             cgroup_parent: format!("/kubepods/burstable/pod{uid}"),
-            security: Some(cri::SandboxSecurity { namespaces: Some(OWN) }),
+            security: Some(cri::SandboxSecurity { namespaces: Some(namespaces(plan.host_network)) }),
         }),
     }
 }
 
-fn container_config(plan: &ContainerPlan, attempt: u32) -> cri::ContainerConfig {
+fn container_config(plan: &ContainerPlan, attempt: u32, host_network: bool) -> cri::ContainerConfig {
     cri::ContainerConfig {
         metadata: Some(cri::ContainerMetadata { name: plan.name.to_owned(), attempt }),
         image: Some(cri::Image { image: plan.image.to_owned() }),
-        linux: Some(cri::LinuxContainer { security: Some(cri::Security { namespaces: Some(OWN) }) }),
+        command: plan.command.clone(),
+        linux: Some(cri::LinuxContainer {
+            security: Some(cri::Security { namespaces: Some(namespaces(host_network)) }),
+        }),
     }
 }
