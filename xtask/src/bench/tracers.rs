@@ -94,7 +94,7 @@ impl Tracers {
                 trace.args(["trace", "--format", "json", "--pid", &pod.pid().to_string()]);
                 trace
             }
-            Variant::Tcpstates => self.theirs(&["/usr/sbin/tcpstates"])?,
+            Variant::Tcpstates => self.theirs(&["/usr/sbin/tcpstates-libbpf"])?,
             Variant::Bpftrace => self.theirs(&["/usr/bin/bpftrace", "-e", ONE_LINER])?,
             Variant::Tcpdump => {
                 let mut capture = Command::new("nsenter");

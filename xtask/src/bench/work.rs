@@ -16,6 +16,8 @@ use crate::{setup, shell};
 const CONNECTIONS: u64 = 1_000_000;
 /// What a million connections that ended may leave behind, beside what is remembered for a minute.
 const LEFT_BEHIND: f64 = 1.0;
+/// A table may still grow once: none is asked for per record.
+const STRAY: f64 = 1e-6;
 /// Connections of the shorter and the longer run whose instructions are compared: what differs is the
 /// cost of their records, without start and end.
 const COUNTED: [u64; 2] = [20_000, 40_000];
@@ -30,7 +32,7 @@ pub(crate) fn measure() -> Result<Vec<Figure>> {
     let estimates = measure_rates(&rate)?;
     let mut figures = Vec::new();
     for (sink, name, rate, allocations) in [
-        ("core", "decode and core", Goal::AtLeast(2e6), Goal::AtMost(0.0)),
+        ("core", "decode and core", Goal::AtLeast(2e6), Goal::AtMost(STRAY)),
         ("json", "decode, core and JSON", Goal::AtLeast(1e6), Goal::None),
     ] {
         eprintln!("    allocations and instructions of {name}");
