@@ -46,6 +46,8 @@ pub struct Ledger {
     /// Within the pod, over loopback.
     within: Traffic,
     peers: Peers,
+    /// See [`Ledger::take_dropped_checks`].
+    dropped_checks: u64,
     /// Connections of the kubelet's probes, as the pod sees them, and when they were made.
     probes: Table<Tuple, Mono>,
     probes_to_forget: VecDeque<(Mono, Tuple)>,
@@ -243,6 +245,13 @@ impl Ledger {
     /// Counts losses that only the kernel's counters tell, see [`Losses::add_untold`].
     pub fn count_untold(&mut self, ending: Ending, moment: Moment, count: u64) {
         self.losses.add_untold(ending, moment, count);
+    }
+
+    /// Connections of checkers and probes that the kernel gave up within the handshake since this was asked:
+    /// where the listener went meanwhile it counts them in ListenDrops (`tcp_v4_syn_recv_sock`, when
+    /// `__inet_inherit_port` fails).
+    pub fn take_dropped_checks(&mut self) -> u64 {
+        std::mem::take(&mut self.dropped_checks)
     }
 
     /// Endings and losses.

@@ -35,6 +35,8 @@ impl Ledger {
             return;
         }
         let connection = &mut self.places[place];
+        let is_check = matches!(connection.origin, Origin::Checker | Origin::KubeletProbe);
+        self.dropped_checks += u64::from(is_check && connection.given_up_in_handshake);
         let peer = connection.tuple.peer_ip();
         if is_traffic(connection.role, connection.origin, connection.hop) {
             if self.peers.is_suspected_checker(peer) && !connection.carried_payload() {
