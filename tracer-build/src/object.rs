@@ -76,7 +76,7 @@ impl Toolchain {
     }
 }
 
-/// The object without DWARF, nine tenths of it, which nobody reads: the kernel's own form of debug
+/// The object without DWARF, most of it, which nobody reads: the kernel's own form of debug
 /// information (`.BTF`, `.BTF.ext`) was made from it and stays.
 fn without_dwarf(object: &[u8]) -> Result<Vec<u8>> {
     let mut builder = Builder::read(object).context("the linker's object cannot be read")?;

@@ -2,6 +2,12 @@
 
 use crate::{LANES, Pod};
 
+/// Number of the hook `inet_sock_set_state` among those that have several programs.
+pub const RELAY_STATE: u32 = 0;
+/// That of `tcp_send_reset`.
+pub const RELAY_RESET_SENT: u32 = 1;
+/// That of `sched_process_exit`.
+pub const RELAY_EXIT: u32 = 2;
 /// Hooks that have several programs.
 pub const RELAYS: u32 = 3;
 

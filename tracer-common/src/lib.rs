@@ -10,7 +10,9 @@ mod pod;
 mod records;
 mod scope;
 
-pub use counters::{CPU_NOTES, Counters, KINDS, NOTES, RELAYS, RelayState};
+pub use counters::{
+    CPU_NOTES, Counters, KINDS, NOTES, RELAY_EXIT, RELAY_RESET_SENT, RELAY_STATE, RELAYS, RelayState,
+};
 pub use offsets::{ABSENT, Calls, Offsets, Settings};
 pub use pod::Pod;
 pub use records::{

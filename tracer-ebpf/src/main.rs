@@ -48,6 +48,7 @@ mod programs {
         macros::{kprobe, raw_tracepoint},
         programs::{ProbeContext, RawTracePointContext},
     };
+    use tracer_common::{RELAY_EXIT, RELAY_RESET_SENT, RELAY_STATE};
 
     use crate::{cgroup, exchange, offsets::settings, process, relay, reset, scope::Lane, signal, state};
 
@@ -63,17 +64,17 @@ mod programs {
     }
 
     relay!(
-        "inet_sock_set_state", relay::STATE, change, state_changed,
+        "inet_sock_set_state", RELAY_STATE, change, state_changed,
         inet_sock_set_state: 0, inet_sock_set_state_2: 1, inet_sock_set_state_3: 2, inet_sock_set_state_4: 3
     );
 
     relay!(
-        "tcp_send_reset", relay::RESET_SENT, segment, reset_sent,
+        "tcp_send_reset", RELAY_RESET_SENT, segment, reset_sent,
         tcp_send_reset: 0, tcp_send_reset_2: 1, tcp_send_reset_3: 2, tcp_send_reset_4: 3
     );
 
     relay!(
-        "sched_process_exit", relay::EXIT, task, exited,
+        "sched_process_exit", RELAY_EXIT, task, exited,
         sched_process_exit: 0, sched_process_exit_2: 1, sched_process_exit_3: 2, sched_process_exit_4: 3
     );
 

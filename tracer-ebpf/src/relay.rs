@@ -16,13 +16,6 @@ use crate::{
     scope::Lane,
 };
 
-/// Numbers of the hooks that have several programs.
-pub const STATE: u32 = 0;
-/// See [`STATE`].
-pub const RESET_SENT: u32 = 1;
-/// See [`STATE`].
-pub const EXIT: u32 = 2;
-
 /// Spreads addresses over all places (2^64 divided by the golden ratio).
 const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
 

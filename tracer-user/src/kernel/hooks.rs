@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path};
 
-use tracer_common::LANES;
+use tracer_common::{LANES, RELAY_EXIT, RELAY_RESET_SENT, RELAY_STATE};
 
 use super::btf::Btf;
 
@@ -51,19 +51,19 @@ const ANSWERS: &str =
 /// Hooks that every kernel is asked for.
 const TRACEPOINTS: [Hook; 11] = [
     required("inet_sock_set_state", "opens and closes of connections").with_relief(Relief {
-        number: 0,
+        number: RELAY_STATE,
         programs: &["inet_sock_set_state_2", "inet_sock_set_state_3", "inet_sock_set_state_4"],
         softirqs: 1,
     }),
     required("tcp_send_reset", "resets sent").with_relief(Relief {
-        number: 1,
+        number: RELAY_RESET_SENT,
         programs: &["tcp_send_reset_2", "tcp_send_reset_3", "tcp_send_reset_4"],
         softirqs: 1,
     }),
     required("tcp_receive_reset", "resets received"),
     required("signal_generate", "stop and kill signals"),
     required("sched_process_exit", "exits of processes").with_relief(Relief {
-        number: 2,
+        number: RELAY_EXIT,
         programs: &["sched_process_exit_2", "sched_process_exit_3", "sched_process_exit_4"],
         softirqs: 0,
     }),
