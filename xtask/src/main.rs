@@ -5,6 +5,7 @@ mod bench;
 mod bless;
 mod build;
 mod demo;
+mod failures;
 mod helm;
 mod image;
 mod lint;

@@ -5,7 +5,7 @@ use std::process::Command;
 use anyhow::{Result, bail};
 
 use crate::steps::Steps;
-use crate::{apt, demo, helm, lint, python, setup, shell};
+use crate::{apt, demo, failures, helm, lint, python, setup, shell};
 
 /// Programs that live tests run, with Debian's package of each and what it is for.
 const PROGRAMS: &[(&str, &str, &str)] = &[
@@ -98,7 +98,7 @@ fn run_tests(mut cargo: Command, what: &[&str], args: &Args) -> Result<()> {
     if let Some(filter) = &args.filter {
         cargo.arg("--").arg(filter);
     }
-    shell::run(&mut cargo)
+    failures::run(&mut cargo)
 }
 
 /// Installs what is missing of the programs that tests run.
