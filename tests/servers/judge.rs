@@ -35,6 +35,8 @@ pub fn judge(row: &Row, run: &Run) -> Result<(Seen, Vec<String>)> {
     };
     let mut faults = Vec::new();
     let told = || format!("{} with {} lost and {} doubts", seen.answer, seen.lost, seen.doubts);
+    // What the server itself refused within HTTP/2 its connection carried as any answer.
+    let unsaid = seen.failed - clients.failures.iter().filter(|failure| failure.is_by_word()).count() as u64;
     let races = clients.failures.iter().all(|failure| failure.kind == "keep-alive");
     match row.clients {
         Clients::Races if !races => {
@@ -46,17 +48,17 @@ pub fn judge(row: &Row, run: &Run) -> Result<(Seen, Vec<String>)> {
             faults.push(format!("{} requests were answered 5xx", seen.server_errors));
         }
         Clients::Served | Clients::Races
-            if seen.failed == 0 && !matches!(seen.answer, Answer::Drained | Answer::Late) =>
+            if unsaid == 0 && !matches!(seen.answer, Answer::Drained | Answer::Late) =>
         {
             faults.push(format!("all clients were served, but the verdict is {}", told()));
         }
         // A failure may be one that the kernel's view does not prove: then the verdict has doubts.
-        _ if seen.failed > 0 && seen.lost + seen.doubts == 0 || seen.answer == Answer::Unproven => {
-            faults.push(format!("{} requests failed, but the verdict is {}", seen.failed, told()));
+        _ if unsaid > 0 && seen.lost + seen.doubts == 0 || seen.answer == Answer::Unproven => {
+            faults.push(format!("{unsaid} requests failed, but the verdict is {}", told()));
         }
         _ => {}
     }
-    for failure in clients.failures.iter().filter(|failure| failure.explained_by.is_none()) {
+    for failure in clients.failures.iter().filter(|failure| failure.is_unexplained()) {
         faults.push(format!("not explained: {failure:?}"));
     }
     faults.extend(clients.unseen_losses.iter().map(|loss| format!("no client saw {loss:?}")));

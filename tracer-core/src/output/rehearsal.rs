@@ -41,6 +41,10 @@ pub struct FailedRequest {
     pub end_mono_ns: Mono,
     /// What the client saw.
     pub cause: String,
+    /// The server itself said so within HTTP/2 (GOAWAY or RST_STREAM with an error code): as with a 5xx
+    /// answer the connection carried what it said, so that no loss need be traced on it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub server_error: bool,
     /// How far the request had come.
     pub phase: String,
     /// The loss on its connection; absent if none was traced.
@@ -52,6 +56,20 @@ pub struct FailedRequest {
     /// Where the container was.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pod_phase: Option<Phase>,
+}
+
+impl FailedRequest {
+    /// Whether the connection should show why and does not: no loss was traced, and the server said nothing.
+    #[must_use]
+    pub fn is_unexplained(&self) -> bool {
+        self.explained_by.is_none() && !self.server_error
+    }
+
+    /// Whether all that broke it is what the server said.
+    #[must_use]
+    pub fn is_by_word(&self) -> bool {
+        self.explained_by.is_none() && self.server_error
+    }
 }
 
 /// A loss that no client saw.

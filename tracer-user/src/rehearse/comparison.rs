@@ -107,6 +107,7 @@ impl LossLog {
             start_mono_ns: failure.start_mono_ns,
             end_mono_ns: failure.end_mono_ns,
             cause: cause.to_string(),
+            server_error: matches!(cause, Cause::ServerError(_)),
             phase: phase.to_string(),
             explained_by: loss.map(|loss| loss.ending),
             confidence: loss.map(|loss| loss.confidence),

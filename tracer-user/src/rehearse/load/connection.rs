@@ -34,6 +34,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What became of a request on an open connection.
+#[derive(Debug)]
 pub(crate) enum Exchange {
     /// A complete answer; `close` if the server closes the connection after it.
     Answered { status: u16, bytes: u64, close: bool },

@@ -86,6 +86,8 @@ pub enum Cause {
     Timeout,
     /// The connection took too long.
     ConnectTimeout,
+    /// The server itself said so within HTTP/2: GOAWAY or RST_STREAM with an error code.
+    ServerError(String),
     /// Something else, such as an answer that is no HTTP.
     Other(String),
 }
@@ -122,6 +124,7 @@ impl Cause {
             // h2 itself says so of streams whose connection was closed; the kernel's error has a number.
             Some(io) if io.kind() == io::ErrorKind::BrokenPipe && io.raw_os_error().is_none() => Self::Eof,
             Some(io) => Self::of_io(io),
+            None if error.is_remote() && error.reason().is_some() => Self::ServerError(error.to_string()),
             None => Self::Other(error.to_string()),
         }
     }
@@ -149,7 +152,7 @@ impl fmt::Display for Cause {
             Self::Truncated => "answer cut off",
             Self::Timeout => "no answer in time",
             Self::ConnectTimeout => "no connection in time",
-            Self::Other(text) => text,
+            Self::ServerError(text) | Self::Other(text) => text,
         })
     }
 }

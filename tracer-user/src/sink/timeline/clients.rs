@@ -27,14 +27,18 @@ pub(super) fn tell(look: Look, event: &RehearsalEvent) -> Vec<String> {
         event.aborted
     )];
     let puzzles: Vec<&FailedRequest> =
-        event.failures.iter().filter(|failure| failure.explained_by.is_none()).collect();
+        event.failures.iter().filter(|failure| failure.is_unexplained()).collect();
     lines.extend(first(look, &puzzles, |failure| unexplained(failure)));
     lines.extend(first(look, &event.unseen_losses.iter().collect::<Vec<_>>(), |loss| unseen(loss)));
-    lines.push(match (event.failed, event.explained) {
-        (0, _) if event.unseen_losses.is_empty() => {
+    let by_word = event.failures.iter().filter(|failure| failure.is_by_word()).count() as u64;
+    if by_word > 0 {
+        lines.push(format!("  {by_word} failed by the server's own word (HTTP/2), which the connection carried"));
+    }
+    lines.push(match (event.failed - by_word, event.explained) {
+        (0, _) if event.failed == 0 && event.unseen_losses.is_empty() => {
             format!("  {}", look.paint(GOOD, "no request failed, and no loss was traced"))
         }
-        (0, _) => "  no request failed".to_owned(),
+        (0, _) => "  no other request failed".to_owned(),
         (failed, explained) if failed == explained => {
             format!(
                 "  {}",

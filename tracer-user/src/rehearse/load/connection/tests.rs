@@ -8,15 +8,15 @@ use tokio::time::sleep;
 
 use super::{super::message::UPLOAD_INTERVAL, *};
 
-async fn connect() -> Result<(Connection, DuplexStream)> {
+async fn connect(http2: bool) -> Result<(Connection, DuplexStream)> {
     let (client, server) = duplex(64 * 1024);
-    let (sender, driver) = http::start(client, false).await?;
+    let (sender, driver) = http::start(client, http2).await?;
     let (local, peer) = ("10.99.0.1:40000".parse()?, "10.99.0.2:80".parse()?);
     Ok((
         Connection {
             sender,
             driver,
-            protocol: Protocol::default(),
+            protocol: Protocol::new(http2, false)?,
             ids: Random::for_client(1, 1),
             local,
             peer,
@@ -28,13 +28,31 @@ async fn connect() -> Result<(Connection, DuplexStream)> {
 
 /// Sends a GET to a server that answers `answer` and closes.
 async fn exchange_with(answer: &'static [u8]) -> Result<Exchange> {
-    let (mut connection, mut server) = connect().await?;
+    exchange(false, answer).await
+}
+
+async fn exchange(http2: bool, answer: &'static [u8]) -> Result<Exchange> {
+    let (mut connection, mut server) = connect(http2).await?;
     tokio::spawn(async move {
         let mut request = [0; 1024];
         let _ = server.read(&mut request).await;
         let _ = server.write_all(answer).await;
+        // HTTP/2 says farewell in return.
+        while http2 && server.read(&mut request).await.is_ok_and(|bytes| bytes > 0) {}
     });
     Ok(connection.exchange(&Message::new(Method::GET, "/".to_owned())).await)
+}
+
+/// What Apache httpd says when a request meets its graceful stop: no answer, and yet no loss of the
+/// connection.
+#[tokio::test]
+async fn what_an_http2_server_refuses_is_its_own_word() -> Result<()> {
+    const SETTINGS: &[u8] = b"\0\0\0\x04\0\0\0\0\0";
+    const GOAWAY: &[u8] = b"\0\0\x08\x07\0\0\0\0\0\0\0\0\0\0\0\0\x02";
+    let answer = [SETTINGS, GOAWAY].concat().leak();
+    let failed = exchange(true, answer).await?;
+    assert!(matches!(failed, Exchange::Failed { cause: Cause::ServerError(_), .. }), "{failed:?}");
+    Ok(())
 }
 
 #[tokio::test]
@@ -70,7 +88,7 @@ async fn an_answer_cut_off_fails() -> Result<()> {
 
 #[tokio::test]
 async fn a_close_while_idle_is_no_failure() -> Result<()> {
-    let (mut connection, server) = connect().await?;
+    let (mut connection, server) = connect(false).await?;
     drop(server);
     connection.closed().await;
     let message = Message::new(Method::GET, "/".to_owned());
@@ -81,7 +99,7 @@ async fn a_close_while_idle_is_no_failure() -> Result<()> {
 
 #[tokio::test(start_paused = true)]
 async fn an_upload_that_is_cut_off_fails_while_sending() -> Result<()> {
-    let (mut connection, mut server) = connect().await?;
+    let (mut connection, mut server) = connect(false).await?;
     tokio::spawn(async move {
         let mut request = [0; 1024];
         let _ = server.read(&mut request).await;
