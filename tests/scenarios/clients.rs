@@ -31,6 +31,8 @@ pub struct Seen {
     pub errors: u64,
     /// Requests without a whole answer.
     pub broken: u64,
+    /// Those among them without a byte of it.
+    pub silent: u64,
     /// What was the matter with those.
     pub causes: Vec<String>,
 }
@@ -62,6 +64,7 @@ impl Loops {
             sum.answered += seen.answered;
             sum.errors += seen.errors;
             sum.broken += seen.broken;
+            sum.silent += seen.silent;
             sum.causes.extend(seen.causes);
         }
         Ok(sum)
@@ -73,13 +76,15 @@ fn request_until(stop: &AtomicBool) -> Result<Seen> {
     let mut seen = Seen::default();
     let mut connection = None;
     while !stop.load(Ordering::Relaxed) {
-        match request(&mut connection) {
+        let mut began = false;
+        match request(&mut connection, &mut began) {
             Ok(500..) => seen.errors += 1,
             Ok(_) => seen.answered += 1,
             Err(error) => {
                 connection = None;
                 seen.broken += 1;
-                seen.causes.push(format!("{:?}", error.kind()));
+                seen.silent += u64::from(!began);
+                seen.causes.push(error.to_string());
             }
         }
         sleep(THINK);
@@ -87,8 +92,9 @@ fn request_until(stop: &AtomicBool) -> Result<Seen> {
     Ok(seen)
 }
 
-/// A request on the connection, which is opened if there is none; its status.
-fn request(connection: &mut Option<BufReader<TcpStream>>) -> std::io::Result<u16> {
+/// A request on the connection, which is opened if there is none; its status. `began` tells whether any
+/// of the answer came.
+fn request(connection: &mut Option<BufReader<TcpStream>>, began: &mut bool) -> std::io::Result<u16> {
     let mut stream = match connection.take() {
         Some(stream) => stream,
         None => BufReader::new(TcpStream::connect((balancer(), 80))?),
@@ -101,6 +107,7 @@ fn request(connection: &mut Option<BufReader<TcpStream>>) -> std::io::Result<u16
         if stream.read_line(&mut line)? == 0 {
             return Err(ErrorKind::UnexpectedEof.into());
         }
+        *began = true;
         let line = line.trim_end().to_ascii_lowercase();
         match line.split_once(": ") {
             _ if line.is_empty() => break,

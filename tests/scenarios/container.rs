@@ -10,8 +10,11 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use lastpacket_tests::process;
-use nix::sys::signal::Signal;
+use nix::{
+    errno::Errno,
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 
 use crate::{gateway::Gateway, stage::Stage};
 
@@ -91,14 +94,12 @@ impl Container {
         if let Some(hook) = plan.pre_stop {
             self.run_hook(hook, begin + plan.grace)?;
         }
-        if !self.has_ended()? {
-            process::signal(self.init, plan.signal)?;
-        }
+        self.signal(plan.signal)?;
         let left = plan.grace.saturating_sub(begin.elapsed()).max(MINIMUM_GRACE);
         let deadline = Instant::now() + left;
         while !self.has_ended()? {
             if Instant::now() > deadline {
-                process::signal(self.init, Signal::SIGKILL)?;
+                self.signal(Signal::SIGKILL)?;
                 self.parent.0.wait()?;
             }
             sleep(POLL);
@@ -116,6 +117,17 @@ impl Container {
             sleep(POLL);
         }
         Ok(())
+    }
+
+    /// Who is gone already needs no signal: its parent takes a moment longer to end.
+    fn signal(&mut self, signal: Signal) -> Result<()> {
+        if self.has_ended()? {
+            return Ok(());
+        }
+        match kill(Pid::from_raw(self.init.try_into()?), signal) {
+            Err(Errno::ESRCH) => Ok(()),
+            sent => Ok(sent?),
+        }
     }
 
     fn has_ended(&mut self) -> Result<bool> {

@@ -69,7 +69,8 @@ impl Traced {
 
 /// The losses of these pods are what their load balancer saw fail behind it, no more and no less; what
 /// the kernel cannot tell from a loss may be one or not. What fails on a connection on which the client
-/// had asked before, HAProxy does not log: it closes the client's connection without an answer.
+/// had asked before, HAProxy does not log, unless the answer had begun: it closes the client's connection
+/// without a word.
 pub fn ensure_explained(pods: &[&Traced], logged: &[Logged], closed_silently: u64) -> Result<()> {
     let failures = closed_silently + logged.iter().map(Logged::failures).sum::<u64>();
     let lost: u64 = pods.iter().map(|pod| pod.verdict.lost).sum();
@@ -78,7 +79,9 @@ pub fn ensure_explained(pods: &[&Traced], logged: &[Logged], closed_silently: u6
     let failed: Vec<&String> = failed.collect();
     ensure!(
         (lost..=lost + doubts).contains(&failures),
-        "the load balancer saw {failures} failures behind it, lastpacket {lost} losses and {doubts} doubts: {failed:?}"
+        "the load balancer saw {failures} failures behind it, {closed_silently} of them not logged, lastpacket \
+         {lost} losses and {doubts} doubts ({}): {failed:?}",
+        pods.iter().map(|pod| pod.summary()).collect::<Vec<_>>().join("; ")
     );
     Ok(())
 }

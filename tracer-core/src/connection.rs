@@ -139,7 +139,7 @@ impl Connection {
     }
 
     fn judge_closed(&self) -> Judgement {
-        let Some(close) = &self.close else { return Judgement::harmless(self.ending_without_close()) };
+        let Some(close) = &self.close else { return self.judge_without_close() };
         if close.abort {
             return self.judge_abort(close);
         }
@@ -154,13 +154,15 @@ impl Connection {
         late.map_or(at_fin, |confidence| worse(at_fin, Judgement::loss(Ending::LateData, confidence)))
     }
 
-    fn ending_without_close(&self) -> Ending {
+    fn judge_without_close(&self) -> Judgement {
         if self.reset_received {
-            Ending::PeerReset
+            Judgement::harmless(Ending::PeerReset)
         } else if self.given_up_in_handshake {
-            Ending::NeverEstablished
+            // The client knows nothing of that, and sends its request.
+            let given_up = Judgement::harmless(Ending::NeverEstablished);
+            self.reset_sent.map_or(given_up, |segment| worse(given_up, after_close(segment)))
         } else {
-            Ending::TimedOut
+            Judgement::harmless(Ending::TimedOut)
         }
     }
 

@@ -46,8 +46,8 @@ pub struct Ledger {
     /// Within the pod, over loopback.
     within: Traffic,
     peers: Peers,
-    /// See [`Ledger::take_dropped_checks`].
-    dropped_checks: u64,
+    /// See [`Ledger::take_told_drops`].
+    told_drops: u64,
     /// Connections of the kubelet's probes, as the pod sees them, and when they were made.
     probes: Table<Tuple, Mono>,
     probes_to_forget: VecDeque<(Mono, Tuple)>,
@@ -247,11 +247,17 @@ impl Ledger {
         self.losses.add_untold(ending, moment, count);
     }
 
-    /// Connections of checkers and probes that the kernel gave up within the handshake since this was asked:
-    /// where the listener went meanwhile it counts them in ListenDrops (`tcp_v4_syn_recv_sock`, when
+    /// Takes such losses back, see [`Losses::take_back_untold`].
+    pub fn take_back_untold(&mut self, ending: Ending, count: u64) {
+        self.losses.take_back_untold(ending, count);
+    }
+
+    /// Connections that the kernel gave up within the handshake, and which are no losses (of checkers and
+    /// probes) or were told as such when their request was reset, since this was asked: where the listener
+    /// went meanwhile the kernel counts them in ListenDrops (`tcp_v4_syn_recv_sock`, when
     /// `__inet_inherit_port` fails).
-    pub fn take_dropped_checks(&mut self) -> u64 {
-        std::mem::take(&mut self.dropped_checks)
+    pub fn take_told_drops(&mut self) -> u64 {
+        std::mem::take(&mut self.told_drops)
     }
 
     /// Endings and losses.

@@ -96,6 +96,17 @@ impl Losses {
         }
     }
 
+    /// Takes such losses back, as far as there are any, since they were told after all; the latest first.
+    pub fn take_back_untold(&mut self, ending: Ending, mut count: u64) {
+        let keys: Vec<LossKey> = self.counts.keys().filter(|key| key.ending == ending).copied().collect();
+        for key in keys.iter().rev() {
+            while count > 0 && self.counts.contains_key(key) {
+                decrease(&mut self.counts, key);
+                count -= 1;
+            }
+        }
+    }
+
     /// Losses by what they are counted by.
     #[must_use]
     pub fn counts(&self) -> &BTreeMap<LossKey, u64> {

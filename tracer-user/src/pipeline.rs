@@ -23,7 +23,10 @@ use std::{
 
 use anyhow::{Context, Result};
 use bytes::Bytes;
-use tokio::{sync::mpsc, time::MissedTickBehavior};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep_until},
+};
 use tracer_core::{
     Tracer,
     event::TargetId,
@@ -46,10 +49,12 @@ use crate::{
     sink::Output,
 };
 
-/// How often time is told to the core.
+/// How often time is told to the core while a target is armed.
 const TICK: Duration = Duration::from_millis(20);
-/// How often counters of what was missed are looked at, in ticks.
-const TICKS_BETWEEN_LOOKS: u32 = 50;
+/// How often else: a pod that is only known sends no records.
+const IDLE_TICK: Duration = Duration::from_millis(200);
+/// How often counters of what was missed are looked at.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// How to trace.
 #[derive(Clone, Debug)]
@@ -83,7 +88,8 @@ pub struct Pipeline {
     unattributed: u64,
     /// Records that found the ring buffer full, by slot: the programs' counters only grow.
     records_lost: BTreeMap<TargetId, u64>,
-    ticks: u32,
+    next_tick: Instant,
+    next_look: Instant,
 }
 
 impl Pipeline {
@@ -118,7 +124,8 @@ impl Pipeline {
             missed: HashMap::new(),
             unattributed: 0,
             records_lost: BTreeMap::new(),
-            ticks: 0,
+            next_tick: Instant::now(),
+            next_look: Instant::now() + LOOK,
         };
         pipeline.missed = pipeline.probes.missed().unwrap_or_default();
         let mut started = pipeline.agent_started(&facts)?;
@@ -206,8 +213,6 @@ impl Pipeline {
         until: impl Future<Output = T>,
     ) -> Result<T> {
         let mut until = pin!(until);
-        let mut ticks = tokio::time::interval(TICK);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 biased;
@@ -221,7 +226,7 @@ impl Pipeline {
                 }
                 Some(update) = updates.recv() => self.input(Input::Inventory(update)),
                 ready = self.records.ready() => { ready?; self.drain(); }
-                _ = ticks.tick() => self.tick(),
+                () = sleep_until(self.next_tick) => self.tick(),
             }
             self.read_books_of_phases()?;
             self.deliver()?;
@@ -279,8 +284,11 @@ impl Pipeline {
     fn tick(&mut self) {
         self.drain();
         self.input(Input::Tick(clock::now()));
-        self.ticks = self.ticks.wrapping_add(1);
-        if self.ticks.is_multiple_of(TICKS_BETWEEN_LOOKS) {
+        let now = Instant::now();
+        let armed = self.tracked.values().any(|tracked| tracked.armed);
+        self.next_tick = now + if armed { TICK } else { IDLE_TICK };
+        if now >= self.next_look {
+            self.next_look = now + LOOK;
             self.tell_missed();
         }
     }

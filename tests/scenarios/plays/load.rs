@@ -36,7 +36,7 @@ pub(super) fn s3(name: &str, plan: Termination) -> Result<(Seen, [Traced; 2])> {
     let logged = balancer.finish(&stage)?;
     let [first, second] = old;
     let traced = [Traced::new(&stage, 0, first.traced()?)?, Traced::new(&stage, 1, second.traced()?)?];
-    ensure_explained(&[&traced[0], &traced[1]], &logged, seen.broken)?;
+    ensure_explained(&[&traced[0], &traced[1]], &logged, seen.silent)?;
     Ok((seen, traced))
 }
 
@@ -66,7 +66,7 @@ pub(super) fn under_load(name: &str, settings: Settings, plan: Termination) -> R
     keep_clients(&stage, &seen)?;
     let logged = balancer.finish(&stage)?;
     let traced = Traced::new(&stage, 0, pod.traced()?)?;
-    ensure_explained(&[&traced], &logged, seen.broken)?;
+    ensure_explained(&[&traced], &logged, seen.silent)?;
     Ok((seen, traced))
 }
 

@@ -36,7 +36,7 @@ impl Ledger {
         }
         let connection = &mut self.places[place];
         let is_check = matches!(connection.origin, Origin::Checker | Origin::KubeletProbe);
-        self.dropped_checks += u64::from(is_check && connection.given_up_in_handshake);
+        self.told_drops += u64::from(is_check && connection.given_up_in_handshake);
         let peer = connection.tuple.peer_ip();
         if is_traffic(connection.role, connection.origin, connection.hop) {
             if self.peers.is_suspected_checker(peer) && !connection.carried_payload() {
@@ -199,6 +199,8 @@ impl Ledger {
                 // What came too late, came now; what we did ourselves belongs to our close.
                 let moment = if reset.segment.is_some() { now } else { connection.moment_of_end() };
                 let (role, origin, judgement) = (connection.role, connection.origin, connection.judge());
+                let lost = judgement.confidence >= Some(Confidence::Likely);
+                self.told_drops += u64::from(connection.given_up_in_handshake && lost);
                 self.to_forget.push_back((time, reset.tuple));
                 let judged = self.settle(place, Connection::judge, tell);
                 (judged, ResetMeaning { judgement: Some(judgement), moment, role, origin })
@@ -209,6 +211,8 @@ impl Ledger {
                 let later = if nobody { Judgement::harmless(later.ending) } else { later };
                 let result = worse(judgement, later);
                 let mut at = moment;
+                let given_up = judgement.ending == Ending::NeverEstablished;
+                self.told_drops += u64::from(given_up && result.confidence >= Some(Confidence::Likely));
                 if result != judgement {
                     let end = End { time, tuple: reset.tuple, hop, moment, judgement };
                     self.take_back(&end);

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{
-    event::Task,
+    event::{ResetSent, Segment, SegmentClass, SocketKind, Task},
     words::{Cause, Phase},
 };
 
@@ -53,6 +53,38 @@ fn checks_that_are_dropped_are_counted_once() {
         change_of(origin, &mut ledger, key, TcpState::Listen, TcpState::SynRecv);
         change_of(origin, &mut ledger, key, TcpState::SynRecv, TcpState::Close);
     }
-    assert_eq!(ledger.take_dropped_checks(), 2);
-    assert_eq!(ledger.take_dropped_checks(), 0);
+    assert_eq!(ledger.take_told_drops(), 2);
+    assert_eq!(ledger.take_told_drops(), 0);
+}
+
+/// The client's handshake met the listener's close: it is counted in ListenDrops, and then its request
+/// comes.
+#[test]
+fn a_dropped_handshake_whose_request_is_reset_is_one_loss() {
+    let request = Segment { class: SegmentClass::Data, payload: 100, flags: 16 };
+    let reset = ResetSent {
+        task: Task::default(),
+        socket: Socket::default(),
+        tuple: TUPLE,
+        socket_kind: SocketKind::None,
+        reason: None,
+        segment: Some(request),
+    };
+    let moment = Moment { container: 0, phase: Phase::Exiting, cause: Some(Cause::StopSignal) };
+    let stranger =
+        Newcomer { role: Role::Server, origin: Origin::Peer, hop: Hop::External, one_way: false };
+    for judged_before in [false, true] {
+        let mut ledger = Ledger::default();
+        change(&mut ledger, 1, TcpState::Listen, TcpState::SynRecv);
+        change(&mut ledger, 1, TcpState::SynRecv, TcpState::Close);
+        if judged_before {
+            ledger.tick(1 + SETTLE, &mut |_, _| ());
+        }
+        let meaning = ledger.reset_sent(2 + SETTLE, &reset, moment, stranger, &mut |_, _| ());
+        assert_eq!(meaning.judgement.map(|judgement| judgement.ending), Some(Ending::LateData));
+        assert_eq!((ledger.losses().totals(), ledger.take_told_drops()), ((1, 0), 1));
+        ledger.count_untold(Ending::Dropped, moment, 2);
+        ledger.take_back_untold(Ending::Dropped, 1);
+        assert_eq!(ledger.losses().totals(), (2, 0));
+    }
 }

@@ -35,10 +35,12 @@ impl Target {
     fn count_untold(&mut self, before: &Reading, now: &Reading) {
         // Readings are made whenever a phase begins: what happened since belongs to the one before.
         let moment = self.read_in;
-        let checks = self.ledger.take_dropped_checks();
         if let (Some(before), Some(now)) = (&before.totals, &now.totals) {
             let dropped = now.listen_drops.saturating_sub(before.listen_drops);
-            self.ledger.count_untold(Ending::Dropped, moment, dropped.saturating_sub(checks));
+            let told = self.ledger.take_told_drops();
+            self.ledger.count_untold(Ending::Dropped, moment, dropped.saturating_sub(told));
+            // A request that is reset tells of a drop that was counted before.
+            self.ledger.take_back_untold(Ending::Dropped, told.saturating_sub(dropped));
         }
         let counted = now.counters.since(before.counters);
         let told = std::mem::take(&mut self.told);
