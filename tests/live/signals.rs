@@ -115,8 +115,7 @@ fn ended_with_the_server(run: &Run, peer: &Endpoint) -> bool {
 /// Every failure of a client is explained, and no certain or likely loss was invented.
 fn ensure_clients_agree(run: &Run) -> Result<()> {
     let clients = run.lines.rehearsal()?;
-    let unexplained: Vec<_> =
-        clients.failures.iter().filter(|failure| failure.is_unexplained()).collect();
+    let unexplained: Vec<_> = clients.failures.iter().filter(|failure| failure.is_unexplained()).collect();
     ensure!(unexplained.is_empty() && clients.explained == clients.failed, "unexplained: {unexplained:#?}");
     ensure!(clients.unseen_losses.is_empty(), "losses that no client saw: {:#?}", clients.unseen_losses);
     ensure!(clients.answered > 0, "no request was answered");

@@ -71,8 +71,7 @@ fn a_dropped_handshake_whose_request_is_reset_is_one_loss() {
         segment: Some(request),
     };
     let moment = Moment { container: 0, phase: Phase::Exiting, cause: Some(Cause::StopSignal) };
-    let stranger =
-        Newcomer { role: Role::Server, origin: Origin::Peer, hop: Hop::External, one_way: false };
+    let stranger = Newcomer { role: Role::Server, origin: Origin::Peer, hop: Hop::External, one_way: false };
     for judged_before in [false, true] {
         let mut ledger = Ledger::default();
         change(&mut ledger, 1, TcpState::Listen, TcpState::SynRecv);

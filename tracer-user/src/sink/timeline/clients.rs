@@ -32,7 +32,9 @@ pub(super) fn tell(look: Look, event: &RehearsalEvent) -> Vec<String> {
     lines.extend(first(look, &event.unseen_losses.iter().collect::<Vec<_>>(), |loss| unseen(loss)));
     let by_word = event.failures.iter().filter(|failure| failure.is_by_word()).count() as u64;
     if by_word > 0 {
-        lines.push(format!("  {by_word} failed by the server's own word (HTTP/2), which the connection carried"));
+        lines.push(format!(
+            "  {by_word} failed by the server's own word (HTTP/2), which the connection carried"
+        ));
     }
     lines.push(match (event.failed - by_word, event.explained) {
         (0, _) if event.failed == 0 && event.unseen_losses.is_empty() => {
