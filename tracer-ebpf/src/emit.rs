@@ -1,12 +1,18 @@
 //! Sending records: every attempt is counted, every refusal too.
 
-use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
-use tracer_common::{Header, KINDS, Pod, ScopeEntry};
+use aya_ebpf::{
+    bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP, BPF_RB_RING_SIZE},
+    helpers::generated::bpf_ktime_get_ns,
+};
+use tracer_common::{Header, KINDS, Kind, Pod, ScopeEntry};
 
 use crate::{
     maps::RECORDS,
     scope::{self, Lane},
 };
+
+/// One in so many bytes of the ring buffer that may wait for the reader's tick.
+const MANY: u64 = 32;
 
 /// Reserves space for a record, lets `fill` write it behind its header, and sends it. Counts the attempt and, if there
 /// was no space, the loss.
@@ -21,5 +27,20 @@ pub fn send<R: Pod>(lane: Lane, kind: u32, entry: ScopeEntry, fill: impl FnOnce(
     let header = Header { time_ns: unsafe { bpf_ktime_get_ns() }, kind, target: entry.target };
     // SAFETY: the slot is as large as a record and aligned for it, and any bytes are a record.
     fill(unsafe { slot.assume_init_mut() }, header);
-    slot.submit(0);
+    slot.submit(wakeup(kind));
+}
+
+/// Records of connections come in crowds, and waking the reader for each costs more than all else: they wait
+/// for the reader's next tick, unless many do. What tells of a container's life is told at once: the reader
+/// has to find what exists before it is gone. Asked for no more than the default, the kernel would not wake a
+/// reader that has records waiting (`bpf_ringbuf_commit`).
+#[inline(always)]
+fn wakeup(kind: u32) -> u64 {
+    let is_of_connection = matches!(kind, Kind::STATE | Kind::RESET_SENT | Kind::RESET_RECEIVED);
+    let waiting = || RECORDS.query(BPF_RB_AVAIL_DATA.into());
+    if is_of_connection && waiting() < RECORDS.query(BPF_RB_RING_SIZE.into()) / MANY {
+        BPF_RB_NO_WAKEUP.into()
+    } else {
+        BPF_RB_FORCE_WAKEUP.into()
+    }
 }

@@ -14,12 +14,20 @@ use crate::{
 
 const IPPROTO_TCP: u16 = 6;
 
+const FIN_WAIT1: i32 = 4;
+const FIN_WAIT2: i32 = 5;
 const CLOSE: i32 = 7;
+const LAST_ACK: i32 = 9;
 const LISTEN: i32 = 10;
+const CLOSING: i32 = 11;
 
 /// A socket went from one state to another.
 #[inline(always)]
 pub fn changed(ctx: &RawTracePointContext, lane: Lane, sk: u64, old: i32, new: i32) {
+    // Of what is only known nobody counts these ([`tracer_common::Counters::count_state`]).
+    if !scope::is_any_armed() && matches!(old, FIN_WAIT1 | FIN_WAIT2 | LAST_ACK | CLOSING) {
+        return;
+    }
     // Kubelets connect from the machine's own namespace, which no target has for itself.
     let probe = || probe::told(sk, old, new);
     let Some(entry) = scope::find_unless(sock::net(sk), || sock::cgroup(sk), probe) else { return };

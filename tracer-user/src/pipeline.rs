@@ -49,7 +49,8 @@ use crate::{
     sink::Output,
 };
 
-/// How often time is told to the core while a target is armed.
+/// How often time is told to the core while a target is armed. The programs wake nobody for records of
+/// connections: they wait for this.
 const TICK: Duration = Duration::from_millis(20);
 /// How often else: a pod that is only known sends no records.
 const IDLE_TICK: Duration = Duration::from_millis(200);
@@ -225,7 +226,12 @@ impl Pipeline {
                     return Ok(done);
                 }
                 Some(update) = updates.recv() => self.input(Input::Inventory(update)),
-                ready = self.records.ready() => { ready?; self.drain(); }
+                ready = self.records.ready() => {
+                    ready?;
+                    self.drain();
+                    // A target may have been armed by its own signal.
+                    self.next_tick = self.next_tick.min(Instant::now() + TICK);
+                }
                 () = sleep_until(self.next_tick) => self.tick(),
             }
             self.read_books_of_phases()?;

@@ -43,6 +43,7 @@ fn chart(series: &[Series], svg: &mut String) -> Result<(), Box<dyn std::error::
     area.fill(&WHITE)?;
     let mut chart = ChartBuilder::on(&area)
         .margin(16)
+        .margin_right(40)
         .caption("Peak memory by live connections", ("sans-serif", 18))
         .x_label_area_size(44)
         .y_label_area_size(56)

@@ -33,8 +33,8 @@ impl Toolbox {
 
     /// A command in it. Its mounts are in a mount namespace that ends with it.
     pub(crate) fn command(&self, words: &[&str]) -> Command {
-        let enter =
-            "mount --rbind /sys \"$0/sys\" && mount --rbind /proc \"$0/proc\" && exec chroot \"$0\" \"$@\"";
+        let enter = "mount --rbind /sys \"$0/sys\" && mount --rbind /proc \"$0/proc\" \
+                     && mount -t tracefs tracefs \"$0/sys/kernel/tracing\" && exec chroot \"$0\" \"$@\"";
         let mut command = Command::new("unshare");
         command.args(["--mount", "sh", "-c", enter]).arg(&self.root).args(words);
         command

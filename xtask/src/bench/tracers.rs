@@ -17,7 +17,7 @@ const ATTACHES: Duration = Duration::from_secs(4);
 /// What bpftrace runs: the same tracepoints as tcpstates and a reset tracer, a line an event.
 const ONE_LINER: &str = r#"
 tracepoint:sock:inet_sock_set_state /args.protocol == 6/ { printf("%d %d %d %d\n", args.sport, args.dport, args.oldstate, args.newstate); }
-tracepoint:tcp:tcp_send_reset { printf("reset %d %d\n", args.sport, args.dport); }"#;
+tracepoint:tcp:tcp_send_reset { printf("reset %d\n", args.state); }"#;
 
 /// A way to run the traced program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
