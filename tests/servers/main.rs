@@ -64,7 +64,7 @@ fn rehearse(row: &Row, results: &Results) -> Result<()> {
         let run = run::start_command(command(row)?)?.finish()?;
         let (seen, found) = judge(row, &run).with_context(|| run.stderr.clone())?;
         if !found.is_empty() {
-            let kept = keep(&name, number, &run)?;
+            let kept = run.keep(&format!("{}-{number}", name.replace("::", "-")))?;
             faults.extend(found.into_iter().map(|fault| format!("{fault} (lines in {kept})")));
         }
         let mut results = results.lock().unwrap_or_else(PoisonError::into_inner);
@@ -92,14 +92,4 @@ fn command(row: &Row) -> Result<Command> {
     let words = format!("exec lastpacket rehearse {OPTIONS} {}", row.words);
     command.args(["-c", &words]).env("PATH", env::join_paths(folders)?).current_dir(root);
     Ok(command)
-}
-
-/// Keeps the lines of a run that was judged wrongly; returns where.
-fn keep(name: &str, number: u32, run: &run::Run) -> Result<String> {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("servers");
-    fs::create_dir_all(&folder)?;
-    let file = folder.join(format!("{}-{number}.jsonl", name.replace("::", "-")));
-    let lines = run.lines.iter().map(serde_json::to_string).collect::<Result<Vec<_>, _>>()?;
-    fs::write(&file, lines.join("\n") + "\n")?;
-    Ok(file.display().to_string())
 }

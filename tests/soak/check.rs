@@ -52,6 +52,8 @@ struct Loss {
     confidence: Confidence,
     ending: Ending,
     phase: Phase,
+    /// It is told with a connection's end, of which each connection has one.
+    is_end: bool,
 }
 
 /// What is wrong with a rehearsal, with the lines that show it.
@@ -110,10 +112,11 @@ pub fn check(run: &Run) -> (Score, Vec<String>) {
 }
 
 /// Of how many connections these losses are: a client's port may be used again, which shows by several
-/// refusals; else several losses are of one connection.
+/// refusals or ends; else several losses are of one connection.
 fn connections(losses: &[Loss]) -> u64 {
     let refused = losses.iter().filter(|loss| loss.ending == Ending::Refused).count();
-    refused.max(1) as u64
+    let ended = losses.iter().filter(|loss| loss.is_end).count();
+    refused.max(ended).max(1) as u64
 }
 
 fn check_verdict(verdict: &Verdict, failed: u64, lost: u64, run: &Run, faults: &mut Faults) {
@@ -189,10 +192,12 @@ fn losses(lines: &[Line]) -> BTreeMap<SocketAddr, Vec<Loss>> {
             },
             _ => continue,
         };
+        let is_end = matches!(line.body, Body::ConnectionClosed(_));
         if let (Some(ending), Some(confidence), phase) = found
             && let Some(peer) = peer_of(line)
         {
-            losses.entry(peer).or_default().push(Loss { time: line.mono_ns, confidence, ending, phase });
+            let loss = Loss { time: line.mono_ns, confidence, ending, phase, is_end };
+            losses.entry(peer).or_default().push(loss);
         }
     }
     losses

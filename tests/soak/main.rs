@@ -68,7 +68,13 @@ fn work(next: &AtomicU64, end: u64, report: &Mutex<Report>) -> Result<()> {
         }
         let plan = Plan::of(seed)?;
         let (score, faults) = match run::start(&plan.arguments)?.finish() {
-            Ok(run) => check(&run),
+            Ok(run) => {
+                let (score, mut faults) = check(&run);
+                if !faults.is_empty() {
+                    faults.push(format!("its lines are in {}", run.keep(&format!("soak-{seed}"))?));
+                }
+                (score, faults)
+            }
             Err(error) => (check::Score::default(), vec![format!("{error:#}")]),
         };
         if !faults.is_empty() {

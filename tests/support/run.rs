@@ -1,7 +1,9 @@
 //! A run of the real program: started, listened to, and ended.
 
 use std::{
+    fs,
     io::{BufRead, BufReader, Read},
+    path::Path,
     process::{Child, Command, ExitStatus, Stdio},
     sync::mpsc::{Receiver, RecvTimeoutError, channel},
     thread::{self, JoinHandle},
@@ -33,6 +35,21 @@ pub struct Run {
     pub lines: Vec<Line>,
     /// What it said on stderr.
     pub stderr: String,
+}
+
+impl Run {
+    /// Keeps the lines of a run that was judged wrongly, in `target/judged-wrongly`; returns where.
+    ///
+    /// # Errors
+    /// If they cannot be written.
+    pub fn keep(&self, name: &str) -> Result<String> {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/judged-wrongly");
+        fs::create_dir_all(&folder)?;
+        let file = folder.join(format!("{name}.jsonl"));
+        let lines = self.lines.iter().map(serde_json::to_string).collect::<Result<Vec<_>, _>>()?;
+        fs::write(&file, lines.join("\n") + "\n")?;
+        Ok(file.display().to_string())
+    }
 }
 
 /// Starts `lastpacket` with these arguments; its output is read as JSON lines.
