@@ -27,7 +27,7 @@ pub fn send<R: Pod>(lane: Lane, kind: u32, entry: ScopeEntry, fill: impl FnOnce(
     let header = Header { time_ns: unsafe { bpf_ktime_get_ns() }, kind, target: entry.target };
     // SAFETY: the slot is as large as a record and aligned for it, and any bytes are a record.
     fill(unsafe { slot.assume_init_mut() }, header);
-    slot.submit(wakeup(kind));
+    slot.submit(wakeup(kind, size_of::<R>() as u64));
 }
 
 /// Records of connections come in crowds, and waking the reader for each costs more than all else: they wait
@@ -35,12 +35,15 @@ pub fn send<R: Pod>(lane: Lane, kind: u32, entry: ScopeEntry, fill: impl FnOnce(
 /// has to find what exists before it is gone. Asked for no more than the default, the kernel would not wake a
 /// reader that has records waiting (`bpf_ringbuf_commit`).
 #[inline(always)]
-fn wakeup(kind: u32) -> u64 {
+fn wakeup(kind: u32, size: u64) -> u64 {
     let is_of_connection = matches!(kind, Kind::STATE | Kind::RESET_SENT | Kind::RESET_RECEIVED);
-    let waiting = || RECORDS.query(BPF_RB_AVAIL_DATA.into());
-    if is_of_connection && waiting() < RECORDS.query(BPF_RB_RING_SIZE.into()) / MANY {
-        BPF_RB_NO_WAKEUP.into()
-    } else {
-        BPF_RB_FORCE_WAKEUP.into()
+    if !is_of_connection {
+        return BPF_RB_FORCE_WAKEUP.into();
     }
+    let waiting = RECORDS.query(BPF_RB_AVAIL_DATA.into());
+    let many = RECORDS.query(BPF_RB_RING_SIZE.into()) / MANY;
+    // Only the one that makes them many: in a storm the reader is awake already, and each wakeup is an
+    // interrupt.
+    let makes_many = waiting >= many && waiting.wrapping_sub(size) < many;
+    if makes_many { BPF_RB_FORCE_WAKEUP.into() } else { BPF_RB_NO_WAKEUP.into() }
 }
