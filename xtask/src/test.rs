@@ -5,7 +5,7 @@ use std::process::Command;
 use anyhow::{Result, bail};
 
 use crate::steps::Steps;
-use crate::{apt, demo, failures, helm, lint, python, setup, shell};
+use crate::{apt, demo, failures, helm, lint, python, setup, shell, vm};
 
 /// Programs that live tests run, with Debian's package of each and what it is for.
 const PROGRAMS: &[(&str, &str, &str)] = &[
@@ -69,6 +69,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
     if !args.live_only {
         steps.step("demo", demo::run)?;
+        steps.step("kernels", vm::sample)?;
     }
     steps.summary();
     Ok(())
