@@ -25,6 +25,8 @@ pub struct RelayState {
     /// Events that each took over because those before it were running already. Only grows; the first takes
     /// over nothing.
     pub taken_over: [u64; LANES as usize],
+    /// What the event is about that each is looking at.
+    pub subjects: [u64; LANES as usize],
 }
 
 // SAFETY: repr(C), u64 only.

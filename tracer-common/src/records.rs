@@ -119,7 +119,7 @@ pub struct Task {
     pub tid: u32,
     /// `task_struct.flags`, see [`task_flags`].
     pub flags: u32,
-    /// Inode of its pid namespace.
+    /// Inode of its pid namespace; 0 in records of connections.
     pub pidns: u32,
     /// Command name, padded with zeros.
     pub comm: [u8; 16],

@@ -8,7 +8,7 @@ use crate::{
     call,
     http1::{self, Written},
     maps::EXCHANGES,
-    offsets::field,
+    offsets::{Loaded, field},
     scope, sock,
     units::{self, Content, Units, Way},
 };
@@ -194,11 +194,12 @@ fn is_armed(sk: u64) -> bool {
     if !scope::is_any_armed() {
         return false;
     }
-    let family: u16 = field!(sk, skc_family);
+    let family: u16 = field!(sk, skc_family, by Loaded);
     (family == AF_INET || family == AF_INET6)
-        && field!(sk, skc_state: u8) != TCP_CLOSE
-        && scope::find(sock::net(sk), || sock::cgroup(sk)).is_some_and(|entry| entry.mode == Mode::ARMED)
-        && field!(sk, sk_protocol: u16) == IPPROTO_TCP
+        && field!(sk, skc_state: u8, by Loaded) != TCP_CLOSE
+        && scope::find::<Loaded>(sock::net::<Loaded>(sk), || sock::cgroup(sk))
+            .is_some_and(|entry| entry.mode == Mode::ARMED)
+        && field!(sk, sk_protocol: u16, by Loaded) == IPPROTO_TCP
 }
 
 #[inline(always)]

@@ -1,8 +1,8 @@
 //! The kernel programs: entry points only, one hook family a module.
 //!
-//! Nearly all are raw tracepoints that read kernel memory with `bpf_probe_read_kernel`. BTF tracepoints
-//! would be shorter, but on many kernels the verifier believes that the arguments of
-//! `tcp_send_reset` are never NULL and removes the checks.
+//! What every connection passes is a BTF tracepoint, whose programs load a socket's fields without a call. The others
+//! are raw tracepoints that read kernel memory with `bpf_probe_read_kernel`: on many kernels the verifier
+//! believes that the arguments of `tcp_send_reset` are never NULL and removes the checks.
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
 
 #[cfg(target_arch = "bpf")]
@@ -45,8 +45,8 @@ mod units;
 #[cfg(target_arch = "bpf")]
 mod programs {
     use aya_ebpf::{
-        macros::{kprobe, raw_tracepoint},
-        programs::{ProbeContext, RawTracePointContext},
+        macros::{btf_tracepoint, kprobe, raw_tracepoint},
+        programs::{BtfTracePointContext, ProbeContext, RawTracePointContext},
     };
     use tracer_common::{RELAY_EXIT, RELAY_RESET_SENT, RELAY_STATE};
 
@@ -54,51 +54,54 @@ mod programs {
 
     /// The programs of one hook: each does the work in its lane, see [`relay`].
     macro_rules! relay {
-        ($tracepoint:literal, $hook:expr, $event:ident, $work:ident, $($name:ident: $lane:literal),+) => {$(
-            #[raw_tracepoint(tracepoint = $tracepoint)]
-            pub fn $name(ctx: RawTracePointContext) -> i32 {
-                relay::run::<$lane>($hook, $event(&ctx), |lane| $work(&ctx, lane));
+        ($place:meta, $context:ty, $hook:expr, $event:ident, $work:ident, $($name:ident: $lane:literal),+) => {$(
+            #[$place]
+            pub fn $name(ctx: $context) -> i32 {
+                if let Some((subject, change)) = $event(&ctx) {
+                    relay::run::<$lane>($hook, subject, change, |lane| $work(&ctx, lane));
+                }
                 0
             }
         )+};
     }
 
     relay!(
-        "inet_sock_set_state", RELAY_STATE, change, state_changed,
+        btf_tracepoint(function = "inet_sock_set_state"), BtfTracePointContext, RELAY_STATE, change, state_changed,
         inet_sock_set_state: 0, inet_sock_set_state_2: 1, inet_sock_set_state_3: 2, inet_sock_set_state_4: 3
     );
 
     relay!(
-        "tcp_send_reset", RELAY_RESET_SENT, segment, reset_sent,
+        raw_tracepoint(tracepoint = "tcp_send_reset"), RawTracePointContext, RELAY_RESET_SENT, segment, reset_sent,
         tcp_send_reset: 0, tcp_send_reset_2: 1, tcp_send_reset_3: 2, tcp_send_reset_4: 3
     );
 
     relay!(
-        "sched_process_exit", RELAY_EXIT, task, exited,
+        raw_tracepoint(tracepoint = "sched_process_exit"), RawTracePointContext, RELAY_EXIT, task, exited,
         sched_process_exit: 0, sched_process_exit_2: 1, sched_process_exit_3: 2, sched_process_exit_4: 3
     );
 
-    /// A socket makes one change at a time. The first byte of kernel addresses tells nothing.
+    /// A socket makes one change at a time.
     #[inline(always)]
-    fn change(ctx: &RawTracePointContext) -> u64 {
-        ctx.arg::<u64>(0) << 8 | ctx.arg::<u64>(1) << 4 | ctx.arg::<u64>(2)
+    fn change(ctx: &BtfTracePointContext) -> Option<(u64, u8)> {
+        let (old, new): (i32, i32) = (ctx.arg(1), ctx.arg(2));
+        state::counts(old).then(|| (ctx.arg(0), (old << 4 | new) as u8))
     }
 
     /// A reset answers a segment, or is a socket's own.
     #[inline(always)]
-    fn segment(ctx: &RawTracePointContext) -> u64 {
-        ctx.arg::<u64>(0) ^ ctx.arg::<u64>(1)
+    fn segment(ctx: &RawTracePointContext) -> Option<(u64, u8)> {
+        Some((ctx.arg::<u64>(0) ^ ctx.arg::<u64>(1), 0))
     }
 
     /// A task exits once.
     #[inline(always)]
-    fn task(ctx: &RawTracePointContext) -> u64 {
-        ctx.arg(0)
+    fn task(ctx: &RawTracePointContext) -> Option<(u64, u8)> {
+        Some((ctx.arg(0), 0))
     }
 
     /// `TP_PROTO(const struct sock *sk, const int oldstate, const int newstate)`
     #[inline(always)]
-    fn state_changed(ctx: &RawTracePointContext, lane: Lane) {
+    fn state_changed(ctx: &BtfTracePointContext, lane: Lane) {
         state::changed(ctx, lane, ctx.arg(0), ctx.arg(1), ctx.arg(2));
     }
 
@@ -137,8 +140,8 @@ mod programs {
     }
 
     /// `TP_PROTO(struct sock *sk)`
-    #[raw_tracepoint(tracepoint = "tcp_receive_reset")]
-    pub fn tcp_receive_reset(ctx: RawTracePointContext) -> i32 {
+    #[btf_tracepoint(function = "tcp_receive_reset")]
+    pub fn tcp_receive_reset(ctx: BtfTracePointContext) -> i32 {
         reset::received(ctx.arg(0));
         0
     }
@@ -159,15 +162,15 @@ mod programs {
     }
 
     /// `TP_PROTO(struct sock *sk, int ret, int flags)`; from 6.3 on.
-    #[raw_tracepoint(tracepoint = "sock_recv_length")]
-    pub fn sock_recv_length(ctx: RawTracePointContext) -> i32 {
+    #[btf_tracepoint(function = "sock_recv_length")]
+    pub fn sock_recv_length(ctx: BtfTracePointContext) -> i32 {
         exchange::read(ctx.arg(0), ctx.arg(1), ctx.arg(2));
         0
     }
 
     /// `TP_PROTO(struct sock *sk, int ret, int flags)`; from 6.3 on.
-    #[raw_tracepoint(tracepoint = "sock_send_length")]
-    pub fn sock_send_length(ctx: RawTracePointContext) -> i32 {
+    #[btf_tracepoint(function = "sock_send_length")]
+    pub fn sock_send_length(ctx: BtfTracePointContext) -> i32 {
         exchange::written(ctx.arg(0), ctx.arg(1));
         0
     }

@@ -7,7 +7,7 @@ use tracer_common::{ExecRecord, ExitRecord, InitEntry, Kind, Mode, OomRecord, Sc
 use crate::{
     emit,
     maps::INITS,
-    offsets::{field, settings},
+    offsets::{Probed, field, settings},
     scope::{self, Lane},
     task,
 };
@@ -46,7 +46,7 @@ pub fn exited(ctx: &RawTracePointContext, lane: Lane, task: u64) {
 fn target(task: u64, init: Option<&InitEntry>) -> Option<ScopeEntry> {
     match init {
         Some(init) => Some(ScopeEntry { target: init.target, mode: Mode::ARMED }),
-        None => scope::find(task::net(task), || task::cgroup(task)),
+        None => scope::find::<Probed>(task::net(task), || task::cgroup(task)),
     }
 }
 

@@ -19,10 +19,13 @@ use crate::{
 /// Spreads addresses over all places (2^64 divided by the golden ratio).
 const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
 
-/// Runs `work` if it is this program's: each has a lane. `event` is told from others under way by that number.
+/// Runs `work` if it is this program's: each has a lane. An event is told from others under way by its subject, an
+/// address in the kernel, and what becomes of that.
 #[inline(always)]
-pub fn run<const LANE: u32>(hook: u32, event: u64, work: impl FnOnce(Lane)) {
+pub fn run<const LANE: u32>(hook: u32, subject: u64, change: u8, work: impl FnOnce(Lane)) {
     let Some(state) = RELAYS.get_ptr_mut(hook) else { return };
+    // The first byte of kernel addresses tells nothing.
+    let event = number::<LANE>(state, subject) << 8 | u64::from(change);
     let Some(note) = note(state, event) else { return };
     if LANE > 0 {
         // SAFETY: the note is in a map. Volatile: what interrupts this program writes it.
@@ -41,6 +44,19 @@ pub fn run<const LANE: u32>(hook: u32, event: u64, work: impl FnOnce(Lane)) {
     if LANE + 1 < settings!(lanes) {
         // SAFETY: as above.
         unsafe { note.write_volatile(event) };
+    }
+}
+
+/// An address as a number: the verifier lets nobody calculate with pointers whose type it knows, and forgets the type of
+/// what was in a map.
+#[inline(always)]
+fn number<const LANE: u32>(state: *mut RelayState, address: u64) -> u64 {
+    // SAFETY: the entry is this CPU's own, and only this program, which never interrupts itself, uses this word.
+    // Volatile: it has to go through memory.
+    unsafe {
+        let word = &raw mut (*state).subjects[LANE as usize];
+        word.write_volatile(address);
+        word.read_volatile()
     }
 }
 

@@ -6,6 +6,7 @@ use tracer_common::{Counters, Kind, Mode, ResetRecord, ScopeEntry, Segment, Segm
 
 use crate::{
     emit,
+    offsets::{Loaded, Probed},
     scope::{self, Lane},
     segment, sock, task,
 };
@@ -20,17 +21,20 @@ pub fn sent<C: EbpfContext>(ctx: &C, lane: Lane, sk: u64, skb: u64, reason: i32)
     let kind = sock::kind(sk);
     let Some(entry) = target(sk, skb, kind) else { return };
     let segment = segment::describe(skb);
-    let unread = kind == SockKind::FULL && segment.present == 0 && is_unread(sk);
+    // What a socket that aborts leaves unread, or was never accepted.
+    let unread = kind == SockKind::FULL
+        && segment.present == 0
+        && (sock::unread::<Probed>(sk) != 0 || sock::is_orphan::<Probed>(sk));
     scope::count(lane, entry.target, |counters| count_sent(counters, segment, unread));
     if entry.mode != Mode::ARMED {
         return;
     }
     emit::send::<ResetRecord>(lane, Kind::RESET_SENT, entry, |record, header| {
         record.header = header;
-        record.task = task::describe(task::current());
+        record.task = task::describe_current();
         record.socket = describe(sk, kind);
         // With a segment its own addresses: a listener's socket has no peer.
-        record.tuple = if skb != 0 { segment::tuple(skb) } else { sock::tuple(sk) };
+        record.tuple = if skb != 0 { segment::tuple(skb) } else { sock::tuple::<Probed>(sk) };
         record.segment = segment;
         record.reason = reason;
         record.sock_kind = kind;
@@ -59,16 +63,18 @@ pub fn asked<C: EbpfContext>(ctx: &C, sk: u64, skb: u64) {
 /// A reset was received and accepted; the socket's state is still the one before.
 #[inline(always)]
 pub fn received(sk: u64) {
-    let Some(entry) = scope::find(sock::net(sk), || sock::cgroup(sk)) else { return };
+    let net = sock::net::<Loaded>(sk);
+    let Some(entry) = scope::find::<Loaded>(net, || sock::cgroup(sk)) else { return };
+    let Some(sk) = sock::as_tcp(sk) else { return };
     scope::count(Lane::FIRST, entry.target, |counters| counters.resets_received += 1);
     if entry.mode != Mode::ARMED {
         return;
     }
     emit::send::<ResetRecord>(Lane::FIRST, Kind::RESET_RECEIVED, entry, |record, header| {
         record.header = header;
-        record.task = task::describe(task::current());
-        record.socket = sock::describe(sk);
-        record.tuple = sock::tuple(sk);
+        record.task = task::describe_current();
+        record.socket = sock::describe::<Loaded>(sk);
+        record.tuple = sock::tuple::<Loaded>(sk);
         record.segment = Segment::default();
         record.reason = -1;
         record.sock_kind = SockKind::FULL;
@@ -80,8 +86,8 @@ pub fn received(sk: u64) {
 fn target(sk: u64, skb: u64, kind: u8) -> Option<ScopeEntry> {
     match kind {
         SockKind::NONE => scope::find_by_netns(segment::net(skb)),
-        SockKind::FULL => scope::find(sock::net(sk), || sock::cgroup(sk)),
-        _ => scope::find_by_netns(sock::net(sk)),
+        SockKind::FULL => scope::find::<Probed>(sock::net::<Probed>(sk), || sock::cgroup(sk)),
+        _ => scope::find_by_netns(sock::net::<Probed>(sk)),
     }
 }
 
@@ -89,16 +95,9 @@ fn target(sk: u64, skb: u64, kind: u8) -> Option<ScopeEntry> {
 fn describe(sk: u64, kind: u8) -> Socket {
     match kind {
         SockKind::NONE => Socket::default(),
-        SockKind::FULL => sock::describe(sk),
+        SockKind::FULL => sock::describe::<Probed>(sk),
         _ => sock::describe_common(sk),
     }
-}
-
-/// Whether a socket that aborts leaves something unread or was never accepted.
-#[inline(always)]
-fn is_unread(sk: u64) -> bool {
-    let socket = sock::describe(sk);
-    socket.unread != 0 || socket.orphan == 1
 }
 
 #[inline(always)]

@@ -5,33 +5,33 @@ use tracer_common::{Counters, InitEntry, MAX_TARGETS, Mode, ScopeEntry};
 
 use crate::{
     maps::{ANY_ARMED, COUNTERS, SCOPE, SCOPE_CGROUPS},
-    offsets::{field, settings},
+    offsets::{Access, Probed, field, settings},
 };
 
 /// The key of a network namespace (`struct net *`) in the scope map.
 #[inline(always)]
-pub fn netns_key(net: u64) -> u64 {
+pub fn netns_key<A: Access>(net: u64) -> u64 {
     if settings!(scope_by_cookie) == 1 {
-        field!(net, net_cookie)
+        field!(net, net_cookie, by A)
     } else {
-        u64::from(field!(net, net_inum: u32))
+        u64::from(field!(net, net_inum: u32, by A))
     }
 }
 
 /// Finds the target of a network namespace. `cgroup` is asked only where several targets share it.
 #[inline(always)]
-pub fn find(net: u64, cgroup: impl FnOnce() -> u64) -> Option<ScopeEntry> {
-    find_unless(net, cgroup, || None)
+pub fn find<A: Access>(net: u64, cgroup: impl FnOnce() -> u64) -> Option<ScopeEntry> {
+    find_unless::<A>(net, cgroup, || None)
 }
 
 /// As [`find`]; outside of namespaces that a target has for itself `other` is asked first.
 #[inline(always)]
-pub fn find_unless(
+pub fn find_unless<A: Access>(
     net: u64,
     cgroup: impl FnOnce() -> u64,
     other: impl FnOnce() -> Option<ScopeEntry>,
 ) -> Option<ScopeEntry> {
-    let entry = look_up(&SCOPE, netns_key(net));
+    let entry = look_up(&SCOPE, netns_key::<A>(net));
     if entry.is_some_and(|entry| entry.mode != Mode::BY_CGROUP) {
         return entry;
     }
@@ -51,7 +51,7 @@ pub fn is_any_armed() -> bool {
 /// Finds the target of a segment that met no socket: only the network namespace is known.
 #[inline(always)]
 pub fn find_by_netns(net: u64) -> Option<ScopeEntry> {
-    let entry = look_up(&SCOPE, netns_key(net))?;
+    let entry = look_up(&SCOPE, netns_key::<Probed>(net))?;
     let mode = if entry.mode == Mode::BY_CGROUP { Mode::ARMED } else { entry.mode };
     Some(ScopeEntry { target: entry.target, mode })
 }

@@ -1,10 +1,10 @@
 //! What a record says of a socket.
 
-use aya_ebpf::helpers::generated::bpf_jiffies64;
+use aya_ebpf::helpers::generated::{bpf_jiffies64, bpf_skc_to_tcp_sock};
 use tracer_common::{SockKind, Socket, Tuple};
 
 use crate::{
-    offsets::{field, offset, read_at},
+    offsets::{Access, field, offset},
     task,
 };
 
@@ -27,10 +27,19 @@ pub fn kind(sk: u64) -> u8 {
     }
 }
 
+/// The same socket as a `struct tcp_sock *` for the verifier, of a socket whose type it knows; `None` if it is no full
+/// socket of TCP.
+#[inline(always)]
+pub fn as_tcp(sk: u64) -> Option<u64> {
+    // SAFETY: the verifier checks the argument; the helper looks at the socket itself.
+    let tcp = unsafe { bpf_skc_to_tcp_sock(sk as *mut _) } as u64;
+    (tcp != 0).then_some(tcp)
+}
+
 /// Network namespace (`struct net *`) of a socket of any kind.
 #[inline(always)]
-pub fn net(sk: u64) -> u64 {
-    field!(sk, skc_net)
+pub fn net<A: Access>(sk: u64) -> u64 {
+    field!(sk, skc_net, by A)
 }
 
 /// cgroup v2 id of a full socket's owner; 0 if the kernel does not say.
@@ -44,26 +53,18 @@ pub fn cgroup(sk: u64) -> u64 {
 
 /// Both ends of a full socket. The local port is `inet_sport`: `skc_num` is 0 at CLOSE.
 #[inline(always)]
-pub fn tuple(sk: u64) -> Tuple {
-    let mut tuple = tuple_of_common(sk);
-    tuple.local_port = u16::from_be(field!(sk, inet_sport));
-    tuple
-}
-
-/// Both ends of a socket of any kind, from `__sk_common` alone.
-#[inline(always)]
-pub fn tuple_of_common(sk: u64) -> Tuple {
-    let v6 = field!(sk, skc_family: u16) == AF_INET6 && offset!(skc_v6_daddr) != tracer_common::ABSENT;
+pub fn tuple<A: Access>(sk: u64) -> Tuple {
+    let v6 = field!(sk, skc_family: u16, by A) == AF_INET6 && offset!(skc_v6_daddr) != tracer_common::ABSENT;
     let (local, peer) = if v6 {
-        (field!(sk, skc_v6_rcv_saddr), field!(sk, skc_v6_daddr))
+        (field!(sk, skc_v6_rcv_saddr, by A), field!(sk, skc_v6_daddr, by A))
     } else {
-        (mapped(field!(sk, skc_rcv_saddr)), mapped(field!(sk, skc_daddr)))
+        (mapped(field!(sk, skc_rcv_saddr, by A)), mapped(field!(sk, skc_daddr, by A)))
     };
     Tuple {
         local,
         peer,
-        local_port: field!(sk, skc_num),
-        peer_port: u16::from_be(field!(sk, skc_dport: u16)),
+        local_port: u16::from_be(field!(sk, inet_sport, by A)),
+        peer_port: u16::from_be(field!(sk, skc_dport: u16, by A)),
     }
 }
 
@@ -78,32 +79,39 @@ pub fn mapped(v4: [u8; 4]) -> [u8; 16] {
 
 /// What a full socket knows of its connection.
 #[inline(always)]
-pub fn describe(sk: u64) -> Socket {
-    let sequence = |offset| read_at::<u32>(sk, offset);
+pub fn describe<A: Access>(sk: u64) -> Socket {
+    let sequence = |offset| A::at::<u32>(sk, offset);
     Socket {
         sk,
         cgroup: cgroup(sk),
-        bytes_received: field!(sk, bytes_received),
-        bytes_acked: field!(sk, bytes_acked),
-        unread: sequence(offset!(rcv_nxt)).wrapping_sub(sequence(offset!(copied_seq))),
+        bytes_received: field!(sk, bytes_received, by A),
+        bytes_acked: field!(sk, bytes_acked, by A),
+        unread: unread::<A>(sk),
         unacked: sequence(offset!(write_seq)).wrapping_sub(sequence(offset!(snd_una))),
-        last_send: field!(sk, lsndtime),
-        last_receive: field!(sk, icsk_lrcvtime),
+        last_send: field!(sk, lsndtime, by A),
+        last_receive: field!(sk, icsk_lrcvtime, by A),
         // SAFETY: the helper takes nothing and is allowed in every tracing program.
         jiffies: unsafe { bpf_jiffies64() } as u32,
         unsent: sequence(offset!(write_seq)).wrapping_sub(sequence(offset!(snd_nxt))),
-        state: field!(sk, skc_state),
-        shutdown: field!(sk, sk_shutdown),
-        orphan: u8::from(is_orphan(sk)),
+        state: field!(sk, skc_state, by A),
+        shutdown: field!(sk, sk_shutdown, by A),
+        orphan: u8::from(is_orphan::<A>(sk)),
         reserved: [0; 5],
     }
+}
+
+/// What was received and not read yet; a FIN counts as 1.
+#[inline(always)]
+pub fn unread<A: Access>(sk: u64) -> u32 {
+    let received: u32 = field!(sk, rcv_nxt, by A);
+    received.wrapping_sub(field!(sk, copied_seq, by A))
 }
 
 /// Whether nobody has the socket: not yet accepted, or closed. MPTCP takes a subflow from its owner before
 /// it resets it, whose upper protocol (ULP) it still is.
 #[inline(always)]
-fn is_orphan(sk: u64) -> bool {
-    field!(sk, sk_socket: u64) == 0 && field!(sk, icsk_ulp_ops: u64) == 0
+pub fn is_orphan<A: Access>(sk: u64) -> bool {
+    field!(sk, sk_socket: u64, by A) == 0 && field!(sk, icsk_ulp_ops: u64, by A) == 0
 }
 
 /// What is valid of a socket that is not a full one.

@@ -1,18 +1,16 @@
 //! TCP state changes: opens, accepts, closes.
 
-use aya_ebpf::programs::RawTracePointContext;
+use aya_ebpf::programs::BtfTracePointContext;
 use aya_log_ebpf::debug;
 use tracer_common::{Kind, Mode, StateRecord};
 
 use crate::{
     emit, exchange,
-    offsets::field,
+    offsets::{Loaded, field},
     probe,
     scope::{self, Lane},
     sock, task,
 };
-
-const IPPROTO_TCP: u16 = 6;
 
 const FIN_WAIT1: i32 = 4;
 const FIN_WAIT2: i32 = 5;
@@ -21,21 +19,23 @@ const LAST_ACK: i32 = 9;
 const LISTEN: i32 = 10;
 const CLOSING: i32 = 11;
 
+/// Whether a change is of use to anybody: of what is only known nobody counts these
+/// ([`tracer_common::Counters::count_state`]).
+#[inline(always)]
+pub fn counts(old: i32) -> bool {
+    !matches!(old, FIN_WAIT1 | FIN_WAIT2 | LAST_ACK | CLOSING) || scope::is_any_armed()
+}
+
 /// A socket went from one state to another.
 #[inline(always)]
-pub fn changed(ctx: &RawTracePointContext, lane: Lane, sk: u64, old: i32, new: i32) {
-    // Of what is only known nobody counts these ([`tracer_common::Counters::count_state`]).
-    if !scope::is_any_armed() && matches!(old, FIN_WAIT1 | FIN_WAIT2 | LAST_ACK | CLOSING) {
-        return;
-    }
+pub fn changed(ctx: &BtfTracePointContext, lane: Lane, sk: u64, old: i32, new: i32) {
     // Kubelets connect from the machine's own namespace, which no target has for itself.
     let probe = || probe::told(sk, old, new);
-    let Some(entry) = scope::find_unless(sock::net(sk), || sock::cgroup(sk), probe) else { return };
+    let net = sock::net::<Loaded>(sk);
+    let Some(entry) = scope::find_unless::<Loaded>(net, || sock::cgroup(sk), probe) else { return };
     // MPTCP sockets fire it too (protocol 262); their subflows are counted as what they are.
-    if field!(sk, sk_protocol: u16) != IPPROTO_TCP {
-        return;
-    }
-    let segments_sent = || field!(sk, segs_out: u32);
+    let Some(sk) = sock::as_tcp(sk) else { return };
+    let segments_sent = || field!(sk, segs_out: u32, by Loaded);
     scope::count(lane, entry.target, |counters| counters.count_state(old, new, segments_sent));
     // Who listens where must be known before anything ends: it is told of known targets too.
     if entry.mode != Mode::ARMED && new != LISTEN {
@@ -43,10 +43,10 @@ pub fn changed(ctx: &RawTracePointContext, lane: Lane, sk: u64, old: i32, new: i
     }
     emit::send::<StateRecord>(lane, Kind::STATE, entry, |record, header| {
         record.header = header;
-        record.task = task::describe(task::current());
-        record.socket = sock::describe(sk);
+        record.task = task::describe_current();
+        record.socket = sock::describe::<Loaded>(sk);
         record.exchange = exchange::of(sk).exchange;
-        record.tuple = sock::tuple(sk);
+        record.tuple = sock::tuple::<Loaded>(sk);
         record.old = old as u8;
         record.new = new as u8;
         record.reserved = [0; 2];

@@ -1,6 +1,9 @@
 //! What a record says of a task.
 
-use aya_ebpf::helpers::generated::bpf_get_current_task;
+use aya_ebpf::helpers::{
+    bpf_get_current_comm, bpf_get_current_pid_tgid,
+    generated::{bpf_get_current_cgroup_id, bpf_get_current_task},
+};
 use tracer_common::Task;
 
 use crate::offsets::{field, offset, settings};
@@ -10,6 +13,25 @@ use crate::offsets::{field, offset, settings};
 pub fn current() -> u64 {
     // SAFETY: the helper takes nothing and is allowed in every tracing program.
     unsafe { bpf_get_current_task() }
+}
+
+/// Describes the task that runs now, as it is told of connections: helpers know most of it, and its pid namespace says
+/// nothing there.
+#[inline(always)]
+pub fn describe_current() -> Task {
+    let [tid, pid] = {
+        let both = bpf_get_current_pid_tgid();
+        [both as u32, (both >> 32) as u32]
+    };
+    Task {
+        // SAFETY: the helper takes nothing and is allowed in every tracing program.
+        cgroup: unsafe { bpf_get_current_cgroup_id() },
+        pid,
+        tid,
+        flags: field!(current(), task_flags),
+        pidns: 0,
+        comm: bpf_get_current_comm().unwrap_or_default(),
+    }
 }
 
 /// Describes a `struct task_struct *`.

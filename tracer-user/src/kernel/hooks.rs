@@ -9,7 +9,7 @@ use super::btf::Btf;
 /// How a program is attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
-    /// To a raw tracepoint.
+    /// To a tracepoint, raw or with the types of its arguments.
     Tracepoint,
     /// To the beginning of a function (kprobe).
     Function,

@@ -9,15 +9,15 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use aya::{
-    Ebpf, EbpfLoader,
+    Btf, Ebpf, EbpfLoader,
     maps::{Array, HashMap, MapData, PerCpuArray},
-    programs::{KProbe, Program, RawTracePoint},
+    programs::Program,
 };
 use tracer_common::{Counters, InitEntry, LANES, MAX_TARGETS, Mode, NOTES, Pod, RelayState, ScopeEntry};
 
 use super::{
     facts::Facts,
-    hooks::{Hook, Place, Relief},
+    hooks::{Hook, Relief},
     lockdown, memlock,
     ring::Records,
 };
@@ -93,8 +93,10 @@ impl Probes {
         facts.require_all()?;
         lockdown::require_none()?;
         memlock::lift()?;
+        let btf = Btf::from_sys_fs().context("cannot read the kernel's type information (BTF)")?;
         let log_level = if options.kernel_log { aya_log::Level::Debug as u8 } else { 0 };
         let mut ebpf = EbpfLoader::new()
+            .btf(Some(&btf))
             .override_global("OFFSETS", facts.offsets.as_bytes(), true)
             .override_global("SETTINGS", facts.settings.as_bytes(), true)
             .override_global(aya_log::LEVEL, &log_level, false)
@@ -125,15 +127,15 @@ impl Probes {
             ebpf,
         };
         for hook in facts.hooks.iter().filter(|hook| options.inventory || !hook.of_inventory) {
-            probes.attach(*hook)?;
+            probes.attach(*hook, &btf)?;
         }
         Ok((probes, records))
     }
 
-    fn attach(&mut self, hook: Hook) -> Result<()> {
+    fn attach(&mut self, hook: Hook, btf: &Btf) -> Result<()> {
         let mut programs = std::iter::once(hook.name).chain(hook.relief.programs.iter().copied());
         let result = programs
-            .try_for_each(|program| self.attach_program(program, &hook))
+            .try_for_each(|program| self.attach_program(program, &hook, btf))
             .with_context(|| format!("cannot attach {}; run `lastpacket check`", hook.name));
         match result {
             Ok(()) => self.attached.push(hook),
@@ -146,20 +148,23 @@ impl Probes {
         Ok(())
     }
 
-    fn attach_program(&mut self, name: &str, hook: &Hook) -> Result<()> {
+    fn attach_program(&mut self, name: &str, hook: &Hook, btf: &Btf) -> Result<()> {
         let program =
             self.ebpf.program_mut(name).with_context(|| format!("the object has no program {name}"))?;
-        match hook.place {
-            Place::Tracepoint => {
-                let program: &mut RawTracePoint = program.try_into()?;
+        match program {
+            Program::BtfTracePoint(program) => {
+                program.load(hook.name, btf)?;
+                program.attach()?;
+            }
+            Program::RawTracePoint(program) => {
                 program.load()?;
                 program.attach(hook.name)?;
             }
-            Place::Function => {
-                let program: &mut KProbe = program.try_into()?;
+            Program::KProbe(program) => {
                 program.load()?;
                 program.attach(hook.name, 0)?;
             }
+            _ => bail!("the program {name} is of a kind that nobody attaches"),
         }
         Ok(())
     }
@@ -307,6 +312,7 @@ impl Probes {
 
     fn skipped(&self, name: &str) -> Option<u64> {
         let fd = match self.ebpf.program(name)? {
+            Program::BtfTracePoint(program) => program.fd(),
             Program::RawTracePoint(program) => program.fd(),
             Program::KProbe(program) => program.fd(),
             _ => return None,
