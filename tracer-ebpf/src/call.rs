@@ -43,7 +43,7 @@ pub fn current() -> Option<Call> {
     if settings!(call_number) == ABSENT {
         return None;
     }
-    // SAFETY: the helpers take the current task only and are allowed in raw tracepoints from 5.15 on;
+    // SAFETY: the helpers take the current task only and are allowed in tracepoints from 5.15 on;
     // the hooks that come here exist from 6.3 on.
     let registers = unsafe { bpf_task_pt_regs(bpf_get_current_task_btf()) } as u64;
     let number = read_at::<u64>(registers, settings!(call_number)) as u32;

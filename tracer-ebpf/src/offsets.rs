@@ -83,7 +83,7 @@ impl Access for Probed {
     }
 }
 
-/// By a plain load, a tenth of the call's time: only from pointers whose type the verifier knows, as those that BTF
+/// By a plain load, without a call: only from pointers whose type the verifier knows, as those that BTF
 /// tracepoints are given and those that are found there. It checks that the offset is that of a field, and
 /// the kernel reads zeros where a pointer leads nowhere (`BPF_PROBE_MEM`).
 pub struct Loaded;
