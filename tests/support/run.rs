@@ -18,6 +18,9 @@ use crate::{binary, process};
 /// Nothing that a test waits for takes longer.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// Lines of a run that failed that are told.
+const TOLD: usize = 100;
+
 /// A run that goes on; dropping it kills it.
 pub struct Running {
     child: Child,
@@ -132,7 +135,7 @@ impl Running {
         while self.seen.iter().filter(|line| wanted(line)).count() < count {
             match self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
                 Ok(line) => self.seen.push(line?),
-                Err(RecvTimeoutError::Timeout) => bail!("waited too long; seen: {:#?}", self.seen),
+                Err(RecvTimeoutError::Timeout) => bail!("waited too long; {}", self.last_seen()),
                 Err(RecvTimeoutError::Disconnected) => {
                     bail!("lastpacket ended: {}", self.stderr().unwrap_or_default());
                 }
@@ -152,18 +155,28 @@ impl Running {
     /// Waits for its end.
     ///
     /// # Errors
-    /// If it takes too long, or wrote something that is no line.
+    /// If it takes too long after its last line, or wrote something that is no line.
     pub fn finish(mut self) -> Result<Run> {
-        let deadline = Instant::now() + PATIENCE;
+        // The lines of a storm alone may take an emulated processor longer to read.
         loop {
-            match self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            match self.lines.recv_timeout(PATIENCE) {
                 Ok(line) => self.seen.push(line?),
                 Err(RecvTimeoutError::Disconnected) => break,
-                Err(RecvTimeoutError::Timeout) => bail!("lastpacket did not end; seen: {:#?}", self.seen),
+                Err(RecvTimeoutError::Timeout) => bail!("lastpacket did not end; {}", self.last_seen()),
             }
         }
         let status = self.child.wait()?;
         Ok(Run { status, lines: std::mem::take(&mut self.seen), stderr: self.stderr()? })
+    }
+
+    /// The end of what was written, to be told.
+    fn last_seen(&self) -> String {
+        let told = self.seen.len().min(TOLD);
+        format!(
+            "{} lines seen, the last {told}: {:#?}",
+            self.seen.len(),
+            &self.seen[self.seen.len() - told..]
+        )
     }
 
     fn stderr(&mut self) -> Result<String> {

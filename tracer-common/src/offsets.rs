@@ -46,6 +46,9 @@ offsets! {
     sk_protocol = "sock"."sk_protocol" required;
     sk_socket = "sock"."sk_socket" required;
     sk_shutdown = "sock"."sk_shutdown" required;
+    /// From 5.15 on a pointer and nothing else.
+    sk_cgroup = "sock"."sk_cgrp_data.cgroup" optional;
+    /// Before, the pointer shares its place with other data.
     sk_cgrp_data = "sock"."sk_cgrp_data" optional;
     inet_sport = "inet_sock"."inet_sport" required;
     icsk_lrcvtime = "inet_connection_sock"."icsk_ack.lrcvtime" required;
@@ -133,16 +136,16 @@ pub struct Settings {
     pub victim_is_task: u32,
     /// Programs of a hook, and copies of the counters per CPU.
     pub lanes: u32,
-    /// Keeps the size a multiple of 8.
-    pub reserved: u32,
+    /// 1 if a program can have the current task with its type (`bpf_get_current_task_btf`, from 5.11 on).
+    pub task_is_typed: u32,
     /// System calls whose buffers can be looked into.
     pub calls: Calls,
     /// Offset of the system call's number in `struct pt_regs`; [`ABSENT`] if buffers cannot be found.
     pub call_number: u32,
     /// Offset of its second argument: the buffer, the vector or the message.
     pub call_second: u32,
-    /// Offset of its third argument: the length of buffer or vector.
-    pub call_third: u32,
+    /// Keeps the size a multiple of 8.
+    pub reserved: u32,
 }
 
 /// Numbers of system calls that read from and write to sockets.

@@ -167,10 +167,10 @@ pub struct Socket {
     pub state: u8,
     /// `sk_shutdown`: 1 receive, 2 send.
     pub shutdown: u8,
-    /// 1 if `sk_socket` is NULL: not yet accepted, or closed by the application.
-    pub orphan: u8,
     /// Always 0.
-    pub reserved: [u8; 5],
+    pub reserved: u16,
+    /// 1 if `sk_socket` is NULL: not yet accepted, or closed by the application.
+    pub orphan: u32,
 }
 
 /// What an application read from a connection and wrote to it last, at its own calls

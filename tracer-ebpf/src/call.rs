@@ -1,7 +1,7 @@
 //! The system call that this task is in: where the bytes are that it read from a socket or wrote to one.
 //! They are looked at there, in the application's own memory; none of them leaves the kernel.
 
-use core::{ffi::c_void, mem, ptr};
+use core::{ffi::c_void, mem::MaybeUninit};
 
 use aya_ebpf::helpers::generated::{bpf_get_current_task_btf, bpf_probe_read_user, bpf_task_pt_regs};
 use tracer_common::{ABSENT, Pod};
@@ -96,15 +96,11 @@ impl Call {
 /// Reads a value from the application's memory; zeros if it is not there.
 #[inline(always)]
 pub fn read<T: Pod>(address: u64) -> T {
-    // SAFETY: every bit pattern is a value of such a type.
-    let mut value: T = unsafe { mem::zeroed() };
+    let mut value = MaybeUninit::<T>::uninit();
     // SAFETY: the destination is as large as said; the helper checks the address itself.
     unsafe {
-        bpf_probe_read_user(
-            ptr::from_mut(&mut value).cast(),
-            size_of::<T>() as u32,
-            address as *const c_void,
-        );
-    }
-    value
+        bpf_probe_read_user(value.as_mut_ptr().cast(), size_of::<T>() as u32, address as *const c_void)
+    };
+    // SAFETY: the helper writes all of it, whatever comes of it, and any bytes are a value of such a type.
+    unsafe { value.assume_init() }
 }

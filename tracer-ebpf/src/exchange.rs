@@ -1,6 +1,8 @@
 //! What applications read from a connection and write to it: the size of a request without an
 //! answer, and the age of an answer that is under way. Per call, not per packet.
 
+use core::mem;
+
 use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
 use tracer_common::{Answer, Exchange, Mode, Protocol};
 
@@ -15,7 +17,6 @@ use crate::{
 
 const AF_INET: u16 = 2;
 const AF_INET6: u16 = 10;
-const IPPROTO_TCP: u16 = 6;
 const TCP_CLOSE: u8 = 7;
 const MSG_PEEK: i32 = 2;
 /// What HTTP/2 itself says (SETTINGS, PING, GOAWAY) is at most so long in TLS, and so may an answer be.
@@ -23,7 +24,6 @@ pub const SMALL: u32 = 64;
 
 /// What is known of a connection between its calls.
 #[repr(C)]
-#[derive(Clone, Copy, Default)]
 pub struct Conversation {
     /// What is told of it.
     pub exchange: Exchange,
@@ -44,25 +44,28 @@ pub struct Conversation {
     pub asked_before: u64,
 }
 
+/// How every conversation begins. Zeros on the stack would be written byte by byte, by a call of `memset`.
+// SAFETY: integers only.
+static NOTHING_KNOWN: Conversation = unsafe { mem::zeroed() };
+
 /// An application read `length` bytes.
 #[inline(always)]
 pub fn read(sk: u64, length: i32, flags: i32) {
     if length <= 0 || flags & MSG_PEEK != 0 || !is_armed(sk) {
         return;
     }
-    let mut conversation = of(sk);
+    let Some(conversation) = kept(sk) else { return };
     let call = call::current();
     conversation.exchange.known = 1;
     let first = call.and_then(|call| call.piece(0, length as u32)).map_or(0, |piece| piece.address);
     if conversation.exchange.protocol == Protocol::UNKNOWN && first != 0 {
-        units::recognise(&mut conversation, Way::Read, first);
+        units::recognise(conversation, Way::Read, first);
     }
-    let content = units::content(&mut conversation, Way::Read, call, length as u32);
+    let content = units::content(conversation, Way::Read, call, length as u32);
     if content.bytes > 0 {
-        take_request(&mut conversation, content, first);
+        take_request(conversation, content, first);
     }
-    count_streams(&mut conversation);
-    keep(sk, conversation);
+    count_streams(conversation);
 }
 
 #[inline(always)]
@@ -98,20 +101,20 @@ pub fn written(sk: u64, length: i32) {
     if length <= 0 || !is_armed(sk) {
         return;
     }
-    let mut conversation = of(sk);
+    let Some(conversation) = kept(sk) else { return };
     let call = call::current();
     conversation.exchange.known = 1;
     if conversation.exchange.protocol == Protocol::UNKNOWN
         && let Some(piece) = call.and_then(|call| call.piece(0, length as u32))
     {
-        units::recognise(&mut conversation, Way::Written, piece.address);
+        units::recognise(conversation, Way::Written, piece.address);
     }
     let is_answer = match conversation.exchange.protocol {
         // A farewell, or what else only the protocol needs.
         Protocol::TLS | Protocol::HTTP2 => {
-            units::content(&mut conversation, Way::Written, call, length as u32).bytes > 0
+            units::content(conversation, Way::Written, call, length as u32).bytes > 0
         }
-        _ => http1::written(&mut conversation, call, length as u32) == Written::Answer,
+        _ => http1::written(conversation, call, length as u32) == Written::Answer,
     };
     let exchange = &mut conversation.exchange;
     if !is_answer {
@@ -122,8 +125,7 @@ pub fn written(sk: u64, length: i32) {
     } else {
         take_answer(exchange, length as u32);
     }
-    count_streams(&mut conversation);
-    keep(sk, conversation);
+    count_streams(conversation);
 }
 
 #[inline(always)]
@@ -159,26 +161,26 @@ fn count_streams(conversation: &mut Conversation) {
     };
 }
 
-/// What is known of a socket's last exchange.
+/// What is told of a socket's last exchange.
 #[inline(always)]
-pub fn of(sk: u64) -> Conversation {
-    // SAFETY: the value is copied; two threads on one connection at the same moment may tear it,
-    // which costs accuracy of that connection's ending only.
-    unsafe { EXCHANGES.get(sk) }.copied().unwrap_or_default()
+pub fn of(sk: u64) -> Exchange {
+    // SAFETY: the value is copied; a thread that reads or writes at the same moment may tear it, which costs
+    // accuracy of that connection's ending only.
+    unsafe { EXCHANGES.get(sk) }.map_or(Exchange::default(), |conversation| conversation.exchange)
 }
 
-/// Keeps what is known of a socket's last exchange. What is there is changed in place: the kernel, asked
-/// to replace it, takes new memory, may have none at hand, and leaves what is true no more.
+/// What is known of a socket's last exchange, in its place: the kernel, asked to replace an entry, takes new
+/// memory, may have none at hand, and leaves what is true no more. `None` if the table is full, which loses
+/// the detail, not the connection.
 #[inline(always)]
-fn keep(sk: u64, conversation: Conversation) {
-    match EXCHANGES.get_ptr_mut(sk) {
-        // SAFETY: the entry stays valid while the program runs, and two threads may tear it as in `of`.
-        Some(known) => unsafe { known.write(conversation) },
-        // A full table loses the detail, not the connection.
-        None => {
-            let _ = EXCHANGES.insert(sk, conversation, 0);
-        }
-    }
+fn kept(sk: u64) -> Option<&'static mut Conversation> {
+    let known = EXCHANGES.get_ptr_mut(sk).or_else(|| {
+        EXCHANGES.insert(sk, &NOTHING_KNOWN, 0).ok()?;
+        EXCHANGES.get_ptr_mut(sk)
+    })?;
+    // SAFETY: the entry stays valid while the program runs, any bytes are one, and two threads may tear it as
+    // in `of`.
+    Some(unsafe { &mut *known })
 }
 
 /// Forgets a socket that closed.
@@ -197,9 +199,9 @@ fn is_armed(sk: u64) -> bool {
     let family: u16 = field!(sk, skc_family, by Loaded);
     (family == AF_INET || family == AF_INET6)
         && field!(sk, skc_state: u8, by Loaded) != TCP_CLOSE
-        && scope::find::<Loaded>(sock::net::<Loaded>(sk), || sock::cgroup(sk))
+        && scope::find::<Loaded>(sock::net::<Loaded>(sk), || sock::cgroup::<Loaded>(sk))
             .is_some_and(|entry| entry.mode == Mode::ARMED)
-        && field!(sk, sk_protocol: u16, by Loaded) == IPPROTO_TCP
+        && sock::is_tcp(sk)
 }
 
 #[inline(always)]

@@ -1,6 +1,10 @@
 //! Reading kernel memory at the offsets that user space resolved from BTF.
 
-use core::{ffi::c_void, mem, ptr};
+use core::{
+    ffi::c_void,
+    mem::{self, MaybeUninit},
+    ptr,
+};
 
 use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
 use tracer_common::{ABSENT, Calls, Offsets, Pod, Settings};
@@ -23,11 +27,11 @@ pub static SETTINGS: Settings = Settings {
     reset_has_reason: 0,
     victim_is_task: 0,
     lanes: 0,
-    reserved: 0,
+    task_is_typed: 0,
     calls: Calls { read: 0, write: 0, recvfrom: 0, sendto: 0, readv: 0, writev: 0, recvmsg: 0, sendmsg: 0 },
     call_number: ABSENT,
     call_second: ABSENT,
-    call_third: ABSENT,
+    reserved: 0,
 };
 
 /// Offset of a kernel field, by its name in [`Offsets`].
@@ -130,16 +134,13 @@ pub fn read_at<T: Pod>(base: u64, offset: u32) -> T {
 /// verifier has to go through: kernels before 6.3 gave up on the programs.
 #[inline(always)]
 pub fn read<T: Pod>(address: u64) -> T {
-    let mut value = zeroed::<T>();
+    let mut value = MaybeUninit::<T>::uninit();
     // SAFETY: the destination is as large as said; the helper checks the address itself.
     unsafe {
-        bpf_probe_read_kernel(
-            ptr::from_mut(&mut value).cast(),
-            size_of::<T>() as u32,
-            address as *const c_void,
-        );
-    }
-    value
+        bpf_probe_read_kernel(value.as_mut_ptr().cast(), size_of::<T>() as u32, address as *const c_void)
+    };
+    // SAFETY: the helper writes all of it, whatever comes of it, and any bytes are a value of such a type.
+    unsafe { value.assume_init() }
 }
 
 #[inline(always)]

@@ -64,12 +64,12 @@ pub fn asked<C: EbpfContext>(ctx: &C, sk: u64, skb: u64) {
 #[inline(always)]
 pub fn received(sk: u64) {
     let net = sock::net::<Loaded>(sk);
-    let Some(entry) = scope::find::<Loaded>(net, || sock::cgroup(sk)) else { return };
-    let Some(sk) = sock::as_tcp(sk) else { return };
+    let Some(entry) = scope::find::<Loaded>(net, || sock::cgroup::<Loaded>(sk)) else { return };
     scope::count(Lane::FIRST, entry.target, |counters| counters.resets_received += 1);
     if entry.mode != Mode::ARMED {
         return;
     }
+    let Some(sk) = sock::as_tcp(sk) else { return };
     emit::send::<ResetRecord>(Lane::FIRST, Kind::RESET_RECEIVED, entry, |record, header| {
         record.header = header;
         record.task = task::describe_current();
@@ -86,7 +86,7 @@ pub fn received(sk: u64) {
 fn target(sk: u64, skb: u64, kind: u8) -> Option<ScopeEntry> {
     match kind {
         SockKind::NONE => scope::find_by_netns(segment::net(skb)),
-        SockKind::FULL => scope::find::<Probed>(sock::net::<Probed>(sk), || sock::cgroup(sk)),
+        SockKind::FULL => scope::find::<Probed>(sock::net::<Probed>(sk), || sock::cgroup::<Probed>(sk)),
         _ => scope::find_by_netns(sock::net::<Probed>(sk)),
     }
 }

@@ -1,14 +1,15 @@
 //! What a record says of a socket.
 
 use aya_ebpf::helpers::generated::{bpf_jiffies64, bpf_skc_to_tcp_sock};
-use tracer_common::{SockKind, Socket, Tuple};
+use tracer_common::{ABSENT, SockKind, Socket, Tuple};
 
 use crate::{
-    offsets::{Access, field, offset},
+    offsets::{Access, Loaded, Probed, field, offset},
     task,
 };
 
 const AF_INET6: u16 = 10;
+const IPPROTO_TCP: u16 = 6;
 const TCP_TIME_WAIT: u8 = 6;
 const TCP_NEW_SYN_RECV: u8 = 12;
 const MAPPED_PREFIX: [u8; 12] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff];
@@ -25,6 +26,12 @@ pub fn kind(sk: u64) -> u8 {
         TCP_NEW_SYN_RECV => SockKind::REQUEST,
         _ => SockKind::FULL,
     }
+}
+
+/// Whether a full socket is one of TCP.
+#[inline(always)]
+pub fn is_tcp(sk: u64) -> bool {
+    field!(sk, sk_protocol: u16, by Loaded) == IPPROTO_TCP
 }
 
 /// The same socket as a `struct tcp_sock *` for the verifier, of a socket whose type it knows; `None` if it is no full
@@ -44,17 +51,20 @@ pub fn net<A: Access>(sk: u64) -> u64 {
 
 /// cgroup v2 id of a full socket's owner; 0 if the kernel does not say.
 #[inline(always)]
-pub fn cgroup(sk: u64) -> u64 {
-    let cgroup: u64 = field!(sk, sk_cgrp_data);
+pub fn cgroup<A: Access>(sk: u64) -> u64 {
+    if offset!(sk_cgroup) != ABSENT {
+        return task::cgroup_id::<A>(field!(sk, sk_cgroup, by A));
+    }
     // Before 5.15 the pointer shares its place with data of net_prio and net_cls, marked by bit 0, and
     // bit 1 says that there is none (`sock_cgroup_ptr`).
-    if cgroup & 3 != 0 { 0 } else { task::cgroup_id(cgroup) }
+    let cgroup: u64 = field!(sk, sk_cgrp_data);
+    if cgroup & 3 != 0 { 0 } else { task::cgroup_id::<Probed>(cgroup) }
 }
 
 /// Both ends of a full socket. The local port is `inet_sport`: `skc_num` is 0 at CLOSE.
 #[inline(always)]
 pub fn tuple<A: Access>(sk: u64) -> Tuple {
-    let v6 = field!(sk, skc_family: u16, by A) == AF_INET6 && offset!(skc_v6_daddr) != tracer_common::ABSENT;
+    let v6 = field!(sk, skc_family: u16, by A) == AF_INET6 && offset!(skc_v6_daddr) != ABSENT;
     let (local, peer) = if v6 {
         (field!(sk, skc_v6_rcv_saddr, by A), field!(sk, skc_v6_daddr, by A))
     } else {
@@ -83,7 +93,7 @@ pub fn describe<A: Access>(sk: u64) -> Socket {
     let sequence = |offset| A::at::<u32>(sk, offset);
     Socket {
         sk,
-        cgroup: cgroup(sk),
+        cgroup: cgroup::<A>(sk),
         bytes_received: field!(sk, bytes_received, by A),
         bytes_acked: field!(sk, bytes_acked, by A),
         unread: unread::<A>(sk),
@@ -95,8 +105,8 @@ pub fn describe<A: Access>(sk: u64) -> Socket {
         unsent: sequence(offset!(write_seq)).wrapping_sub(sequence(offset!(snd_nxt))),
         state: field!(sk, skc_state, by A),
         shutdown: field!(sk, sk_shutdown, by A),
-        orphan: u8::from(is_orphan::<A>(sk)),
-        reserved: [0; 5],
+        reserved: 0,
+        orphan: u32::from(is_orphan::<A>(sk)),
     }
 }
 

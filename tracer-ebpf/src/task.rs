@@ -1,12 +1,16 @@
 //! What a record says of a task.
 
+use core::mem::MaybeUninit;
+
 use aya_ebpf::helpers::{
-    bpf_get_current_comm, bpf_get_current_pid_tgid,
-    generated::{bpf_get_current_cgroup_id, bpf_get_current_task},
+    bpf_get_current_pid_tgid,
+    generated::{
+        bpf_get_current_cgroup_id, bpf_get_current_comm, bpf_get_current_task, bpf_get_current_task_btf,
+    },
 };
 use tracer_common::Task;
 
-use crate::offsets::{field, offset, settings};
+use crate::offsets::{Access, Loaded, Probed, field, offset, settings};
 
 /// The task that runs now.
 #[inline(always)]
@@ -28,9 +32,29 @@ pub fn describe_current() -> Task {
         cgroup: unsafe { bpf_get_current_cgroup_id() },
         pid,
         tid,
-        flags: field!(current(), task_flags),
+        flags: current_flags(),
         pidns: 0,
-        comm: bpf_get_current_comm().unwrap_or_default(),
+        comm: current_comm(),
+    }
+}
+
+#[inline(always)]
+fn current_comm() -> [u8; 16] {
+    let mut comm = MaybeUninit::<[u8; 16]>::uninit();
+    // SAFETY: the destination is as large as said; the helper is allowed in every tracing program.
+    unsafe { bpf_get_current_comm(comm.as_mut_ptr().cast(), size_of_val(&comm) as u32) };
+    // SAFETY: the helper writes all of it, whatever comes of it.
+    unsafe { comm.assume_init() }
+}
+
+#[inline(always)]
+fn current_flags() -> u32 {
+    if settings!(task_is_typed) == 1 {
+        // SAFETY: the helper takes nothing and is allowed in every tracing program.
+        let task = unsafe { bpf_get_current_task_btf() };
+        field!(task as u64, task_flags, by Loaded)
+    } else {
+        field!(current(), task_flags)
     }
 }
 
@@ -51,14 +75,14 @@ pub fn describe(task: u64) -> Task {
 #[inline(always)]
 pub fn cgroup(task: u64) -> u64 {
     let css_set: u64 = field!(task, task_cgroups);
-    cgroup_id(field!(css_set, css_set_dfl_cgrp))
+    cgroup_id::<Probed>(field!(css_set, css_set_dfl_cgrp))
 }
 
 /// Id of a `struct cgroup *`: the inode number of its directory.
 #[inline(always)]
-pub fn cgroup_id(cgroup: u64) -> u64 {
-    let node: u64 = field!(cgroup, cgroup_kn);
-    field!(node, kernfs_node_id)
+pub fn cgroup_id<A: Access>(cgroup: u64) -> u64 {
+    let node: u64 = field!(cgroup, cgroup_kn, by A);
+    field!(node, kernfs_node_id, by A)
 }
 
 /// Network namespace (`struct net *`) of a task; 0 once it has let go of its namespaces.

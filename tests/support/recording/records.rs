@@ -188,8 +188,8 @@ fn socket(line: &Value) -> Socket {
         unsent: number(&line["unacked_raw"]) as u32,
         state: number(&line["sk_state"]) as u8,
         shutdown: number(&line["shutdown"]) as u8,
-        orphan: number(&line["orphan"]) as u8,
-        reserved: [0; 5],
+        orphan: number(&line["orphan"]) as u32,
+        reserved: 0,
     }
 }
 

@@ -116,13 +116,16 @@ fn settings(btf: &Btf, offsets: &Offsets) -> Settings {
         reset_has_reason: u32::from(btf.tracepoint("tcp_send_reset").is_some_and(|hook| hook.arguments >= 3)),
         victim_is_task: u32::from(btf.tracepoint("mark_victim").is_some_and(|hook| hook.first_is_pointer)),
         lanes: 1,
-        reserved: 0,
+        task_is_typed: u32::from(btf.enumeration("bpf_func_id").iter().any(|(name, _)| name == TYPED_TASK)),
         calls: CALLS,
         call_number: registers.map_or(ABSENT, |registers| registers[0]),
         call_second: registers.map_or(ABSENT, |registers| registers[1]),
-        call_third: registers.map_or(ABSENT, |registers| registers[2]),
+        reserved: 0,
     }
 }
+
+/// Helper that gives programs the current task with its type.
+const TYPED_TASK: &str = "BPF_FUNC_get_current_task_btf";
 
 /// System calls that read from and write to sockets, as this architecture numbers them.
 const CALLS: Calls = Calls {
@@ -136,14 +139,14 @@ const CALLS: Calls = Calls {
     sendmsg: libc::SYS_sendmsg as u32,
 };
 
-/// Where a system call's number, second and third argument are kept while it runs.
-fn registers(btf: &Btf) -> Option<[u32; 3]> {
+/// Where a system call's number and second argument are kept while it runs.
+fn registers(btf: &Btf) -> Option<[u32; 2]> {
     let offset = |member| btf.offset_of("pt_regs", member);
     if cfg!(target_arch = "aarch64") {
         let general = offset("regs")?;
-        Some([offset("syscallno")?, general + 8, general + 16])
+        Some([offset("syscallno")?, general + 8])
     } else {
-        Some([offset("orig_ax")?, offset("si")?, offset("dx")?])
+        Some([offset("orig_ax")?, offset("si")?])
     }
 }
 
