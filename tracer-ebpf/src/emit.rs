@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// One in so many bytes of the ring buffer that may wait for the reader's tick.
-const MANY: u64 = 8;
+const MANY: u64 = 32;
 
 /// Reserves space for a record, lets `fill` write it behind its header, and sends it. Counts the attempt and, if there
 /// was no space, the loss.

@@ -39,7 +39,8 @@ pub struct Conversation {
     pub last_stream: u32,
     /// 1 if the HTTP/1 request is a HEAD: its answer has no body.
     pub is_head: u32,
-    reserved: u32,
+    /// Whose it is, see [`peer`].
+    peer: u32,
     /// [`Exchange::last_read_at`] before that was read of which it is not known whether it is a request.
     pub asked_before: u64,
 }
@@ -51,7 +52,7 @@ static NOTHING_KNOWN: Conversation = unsafe { mem::zeroed() };
 /// An application read `length` bytes.
 #[inline(always)]
 pub fn read(sk: u64, length: i32, flags: i32) {
-    if length <= 0 || flags & MSG_PEEK != 0 || !is_armed(sk) {
+    if length <= 0 || flags & MSG_PEEK != 0 || !scope::is_any_armed() {
         return;
     }
     let Some(conversation) = kept(sk) else { return };
@@ -98,7 +99,7 @@ fn take_request(conversation: &mut Conversation, content: Content, first: u64) {
 /// An application wrote `length` bytes.
 #[inline(always)]
 pub fn written(sk: u64, length: i32) {
-    if length <= 0 || !is_armed(sk) {
+    if length <= 0 || !scope::is_any_armed() {
         return;
     }
     let Some(conversation) = kept(sk) else { return };
@@ -166,21 +167,43 @@ fn count_streams(conversation: &mut Conversation) {
 pub fn of(sk: u64) -> Exchange {
     // SAFETY: the value is copied; a thread that reads or writes at the same moment may tear it, which costs
     // accuracy of that connection's ending only.
-    unsafe { EXCHANGES.get(sk) }.map_or(Exchange::default(), |conversation| conversation.exchange)
+    match unsafe { EXCHANGES.get(sk) } {
+        Some(conversation) if conversation.peer == peer(sk) => conversation.exchange,
+        _ => Exchange::default(),
+    }
 }
 
-/// What is known of a socket's last exchange, in its place: the kernel, asked to replace an entry, takes new
-/// memory, may have none at hand, and leaves what is true no more. `None` if the table is full, which loses
-/// the detail, not the connection.
+/// What is known of the last exchange of a socket whose target is armed, in its place: the kernel, asked to
+/// replace an entry, takes new memory, may have none at hand, and leaves what is true no more. `None` also if
+/// the table is full, which loses the detail, not the connection.
 #[inline(always)]
 fn kept(sk: u64) -> Option<&'static mut Conversation> {
-    let known = EXCHANGES.get_ptr_mut(sk).or_else(|| {
-        EXCHANGES.insert(sk, &NOTHING_KNOWN, 0).ok()?;
-        EXCHANGES.get_ptr_mut(sk)
-    })?;
+    let peer = peer(sk);
+    let known = EXCHANGES.get_ptr_mut(sk);
     // SAFETY: the entry stays valid while the program runs, any bytes are one, and two threads may tear it as
     // in `of`.
-    Some(unsafe { &mut *known })
+    if let Some(conversation) = known.map(|known| unsafe { &mut *known })
+        && conversation.peer == peer
+    {
+        return Some(conversation);
+    }
+    if !is_armed(sk) {
+        return None;
+    }
+    EXCHANGES.insert(sk, &NOTHING_KNOWN, 0).ok()?;
+    let born = EXCHANGES.get_ptr_mut(sk)?;
+    // SAFETY: as above.
+    let conversation = unsafe { &mut *born };
+    conversation.peer = peer;
+    Some(conversation)
+}
+
+/// The other end of a connection. It tells it from one whose socket had the same address and closed when its
+/// target was traced no more: nobody has forgotten that.
+#[inline(always)]
+fn peer(sk: u64) -> u32 {
+    let (address, port): (u32, u16) = (field!(sk, skc_daddr, by Loaded), field!(sk, skc_dport, by Loaded));
+    address ^ u32::from(port)
 }
 
 /// Forgets a socket that closed.
@@ -193,9 +216,6 @@ pub fn forget(sk: u64) {
 /// that closed tells nothing any more, and nobody would forget it.
 #[inline(always)]
 fn is_armed(sk: u64) -> bool {
-    if !scope::is_any_armed() {
-        return false;
-    }
     let family: u16 = field!(sk, skc_family, by Loaded);
     (family == AF_INET || family == AF_INET6)
         && field!(sk, skc_state: u8, by Loaded) != TCP_CLOSE
