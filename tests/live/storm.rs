@@ -13,7 +13,7 @@ use anyhow::{Context, Result, anyhow, ensure};
 use lastpacket_tests::{
     counters::{self, rise},
     events::{Events, ensure_balanced},
-    needs,
+    machine, needs,
     netns::{Family, Link},
     process::Resident,
     run::{self, Run, Running},
@@ -35,10 +35,16 @@ pub fn trials() -> Vec<Trial> {
     ]
 }
 
-/// How many connections are refused.
-const RESETS: u64 = 200_000;
+/// How many connections are refused; fewer where that takes longer.
+fn how_many_resets() -> u64 {
+    200_000 / u64::from(machine::slowness())
+}
+
 /// How many are made and closed.
-const CONNECTIONS: u64 = 40_000;
+fn how_many_connections() -> u64 {
+    40_000 / u64::from(machine::slowness())
+}
+
 const THREADS: u64 = 2;
 /// What a storm may add to lastpacket's memory at its peak, in KiB. The output's queue may take 8 MiB, some
 /// of which reading the kernel's types left behind; the ring buffer's pages are there from the start.
@@ -83,11 +89,12 @@ fn at_full_speed(link: &Link, times: u64, act: impl Fn(u64) -> Result<()> + Sync
 }
 
 fn resets(ring_buffer: Option<&str>) -> Result<()> {
+    let wanted = how_many_resets();
     let link = Link::new()?;
     let (lastpacket, resident, memory) = begin(&link, ring_buffer)?;
     let before = counters::read(&link.server)?;
     let closed = SocketAddr::new(Family::V4.server(), 1);
-    let rate = at_full_speed(&link, RESETS, |_| {
+    let rate = at_full_speed(&link, wanted, |_| {
         ensure!(TcpStream::connect(closed).is_err(), "something listens");
         Ok(())
     })?;
@@ -98,13 +105,13 @@ fn resets(ring_buffer: Option<&str>) -> Result<()> {
         verdict.losses.iter().filter(|loss| loss.ending == Ending::Refused).map(|loss| loss.count).sum();
     let (told, missing) = (run.lines.resets().len() as u64, missing(&run.lines, "ring_buffer"));
     let unwritten = self::missing(&run.lines, "sink");
-    eprintln!("{rate:.0} resets/s; {missing} records missing of {RESETS}, {unwritten} lines; +{grown} KiB");
+    eprintln!("{rate:.0} resets/s; {missing} records missing of {wanted}, {unwritten} lines; +{grown} KiB");
     ensure_all_lines_accounted_for(&run.lines)?;
-    ensure!(sent == RESETS, "the kernel counts {sent} resets");
-    ensure!(refused == RESETS, "the verdict counts {refused}: {:?}", verdict.losses);
-    ensure!(verdict.result == Word::Cut && verdict.lost == RESETS, "{:?}", verdict.reasons);
+    ensure!(sent == wanted, "the kernel counts {sent} resets");
+    ensure!(refused == wanted, "the verdict counts {refused}: {:?}", verdict.losses);
+    ensure!(verdict.result == Word::Cut && verdict.lost == wanted, "{:?}", verdict.reasons);
     ensure_balanced(verdict)?;
-    let nowhere = RESETS.checked_sub(told + missing).context("more resets than there were")?;
+    let nowhere = wanted.checked_sub(told + missing).context("more resets than there were")?;
     ensure!(nowhere <= unwritten, "{nowhere} resets are neither told nor said to be missing");
     ensure!(ring_buffer.is_some() || missing == 0, "{missing} records were lost");
     let reason = format!("{missing} records were lost");
@@ -119,6 +126,7 @@ fn resets(ring_buffer: Option<&str>) -> Result<()> {
 
 /// Each is made, asked, answered and closed by its client.
 fn connections() -> Result<()> {
+    let made = how_many_connections();
     let link = Link::new()?;
     // Each thread has addresses of its own: a client's port is used again only a minute after its close.
     link.client.ip("route add local 10.100.0.0/16 dev lo\n")?;
@@ -133,7 +141,7 @@ fn connections() -> Result<()> {
         for _ in 0..THREADS {
             scope.spawn(|| serve(&listener));
         }
-        let rate = at_full_speed(&link, CONNECTIONS, exchange);
+        let rate = at_full_speed(&link, made, exchange);
         // Whoever waits to accept gets an error.
         SockRef::from(&listener).shutdown(Shutdown::Both)?;
         rate
@@ -142,7 +150,7 @@ fn connections() -> Result<()> {
     let verdict = run.lines.verdict()?;
     let (missing, unwritten) = (missing(&run.lines, "ring_buffer"), missing(&run.lines, "sink"));
     eprintln!("{rate:.0} connections/s; {missing} records missing, {unwritten} lines; +{grown} KiB");
-    let (made, numbers) = (CONNECTIONS, verdict.connections);
+    let numbers = verdict.connections;
     ensure_all_lines_accounted_for(&run.lines)?;
     ensure!(missing == 0, "{missing} records were lost");
     ensure!((numbers.opened, numbers.ended, numbers.open) == (made, made, 0), "{numbers:?}");
