@@ -52,7 +52,7 @@ static NOTHING_KNOWN: Conversation = unsafe { mem::zeroed() };
 /// An application read `length` bytes.
 #[inline(always)]
 pub fn read(sk: u64, length: i32, flags: i32) {
-    if length <= 0 || flags & MSG_PEEK != 0 || !scope::is_any_armed() {
+    if length <= 0 || flags & MSG_PEEK != 0 || !is_armed(sk) {
         return;
     }
     let Some(conversation) = kept(sk) else { return };
@@ -99,7 +99,7 @@ fn take_request(conversation: &mut Conversation, content: Content, first: u64) {
 /// An application wrote `length` bytes.
 #[inline(always)]
 pub fn written(sk: u64, length: i32) {
-    if length <= 0 || !scope::is_any_armed() {
+    if length <= 0 || !is_armed(sk) {
         return;
     }
     let Some(conversation) = kept(sk) else { return };
@@ -173,27 +173,22 @@ pub fn of(sk: u64) -> Exchange {
     }
 }
 
-/// What is known of the last exchange of a socket whose target is armed, in its place: the kernel, asked to
-/// replace an entry, takes new memory, may have none at hand, and leaves what is true no more. `None` also if
-/// the table is full, which loses the detail, not the connection.
+/// What is known of a socket's last exchange, in its place: the kernel, asked to replace an entry, takes new
+/// memory, may have none at hand, and leaves what is true no more. `None` if the table is full, which loses the
+/// detail, not the connection.
 #[inline(always)]
 fn kept(sk: u64) -> Option<&'static mut Conversation> {
     let peer = peer(sk);
-    let known = EXCHANGES.get_ptr_mut(sk);
-    // SAFETY: the entry stays valid while the program runs, any bytes are one, and two threads may tear it as
-    // in `of`.
-    if let Some(conversation) = known.map(|known| unsafe { &mut *known })
+    // SAFETY: entries stay valid while the program runs, any bytes are one, and two threads may tear it as in
+    // `of`.
+    let entry = || EXCHANGES.get_ptr_mut(sk).map(|entry| unsafe { &mut *entry });
+    if let Some(conversation) = entry()
         && conversation.peer == peer
     {
         return Some(conversation);
     }
-    if !is_armed(sk) {
-        return None;
-    }
     EXCHANGES.insert(sk, &NOTHING_KNOWN, 0).ok()?;
-    let born = EXCHANGES.get_ptr_mut(sk)?;
-    // SAFETY: as above.
-    let conversation = unsafe { &mut *born };
+    let conversation = entry()?;
     conversation.peer = peer;
     Some(conversation)
 }
@@ -216,6 +211,9 @@ pub fn forget(sk: u64) {
 /// that closed tells nothing any more, and nobody would forget it.
 #[inline(always)]
 fn is_armed(sk: u64) -> bool {
+    if !scope::is_any_armed() {
+        return false;
+    }
     let family: u16 = field!(sk, skc_family, by Loaded);
     (family == AF_INET || family == AF_INET6)
         && field!(sk, skc_state: u8, by Loaded) != TCP_CLOSE

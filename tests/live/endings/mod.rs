@@ -75,7 +75,8 @@ pub fn trials() -> Vec<Trial> {
     for (name, play, told) in PLAYS.into_iter().chain(farewell::PLAYS).chain(swallowed::PLAYS) {
         trials.push(needs::live(format!("endings::{name}"), move || ensure_told(&trace(&[], play)?, &told)));
     }
-    for (name, play, told, before) in PLAYS_OF_ANSWERS {
+    let of_answers = PLAYS_OF_ANSWERS.into_iter().chain(farewell::PLAYS_OF_ANSWERS);
+    for (name, play, told, before) in of_answers.chain([swallowed::PLAY_OF_ANSWERS]) {
         let told = move || if answers_are_seen()? { Ok(told) } else { Ok::<_, Error>(before) };
         trials.push(needs::live(format!("endings::{name}"), move || {
             ensure_told(&trace(&[], play)?, &[told()?])
@@ -93,7 +94,9 @@ type Play = fn(&mut Scene) -> Result<()>;
 
 /// What the server does with one connection, how that must be told, and how where nothing is seen of
 /// answers.
-const PLAYS_OF_ANSWERS: [(&str, Play, Told, Told); 4] = [
+type PlayOfAnswers = (&'static str, Play, Told, Told);
+
+const PLAYS_OF_ANSWERS: [PlayOfAnswers; 4] = [
     ("chunks_without_the_last_are_lost", open_chunks, (Ending::MidResponse, CERTAIN), IDLE),
     ("an_http2_stream_without_an_answer_is_lost", http2_open_stream, (Ending::Unanswered, LIKELY), IDLE),
     ("a_tls_request_and_a_farewell_are_no_answer", tls_unanswered, (Ending::Unanswered, POSSIBLE), IDLE),

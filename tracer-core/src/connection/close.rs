@@ -80,9 +80,15 @@ impl Close {
         self.protocol() == Protocol::Tls && self.unread() == TLS_ALERT
     }
 
-    /// What the application had not read may be that, or what else only the protocol needs.
+    /// What the application had not read may be that, or what else only the protocol needs. Where calls are not
+    /// seen nobody knows what is spoken; but what a peer says first is no farewell.
     pub(super) fn may_have_left_farewell(&self) -> bool {
-        matches!(self.protocol(), Protocol::Tls | Protocol::Http2) && u64::from(self.unread()) <= FAREWELL
+        let unread = u64::from(self.unread());
+        let has_farewells = match &self.socket.exchange {
+            Some(exchange) => matches!(exchange.protocol, Protocol::Tls | Protocol::Http2),
+            None => self.received() > unread,
+        };
+        has_farewells && unread <= FAREWELL
     }
 
     fn protocol(&self) -> Protocol {

@@ -177,7 +177,13 @@ fn a_surer_loss_is_not_weakened_by_a_later_reset() {
 #[test]
 fn aborts_are_told_apart_by_what_they_leave() {
     let abort = |set: fn(&mut Close)| reset(closed(true, ClosedBy::Application, set), None).judge();
-    assert_eq!(abort(|close| close.socket.unread = 10), loss(Ending::ResetUnread, Confidence::Certain));
+    let first_words = |close: &mut Close| (close.socket.bytes_received, close.socket.unread) = (10, 10);
+    assert_eq!(abort(first_words), loss(Ending::ResetUnread, Confidence::Certain));
+    let a_request = |close: &mut Close| (close.socket.bytes_received, close.socket.unread) = (200, 100);
+    assert_eq!(abort(a_request), loss(Ending::ResetUnread, Confidence::Certain));
+    // Of as few bytes as a farewell has, where nobody saw what is spoken.
+    let few = |close: &mut Close| (close.socket.bytes_received, close.socket.unread) = (110, 10);
+    assert_eq!(abort(few), loss(Ending::ResetUnread, Confidence::Possible));
     assert_eq!(abort(|close| close.socket.orphan = true), loss(Ending::ResetBacklog, Confidence::Certain));
     assert_eq!(abort(|close| close.socket.unsent = 10), loss(Ending::ResetAbort, Confidence::Certain));
     assert_eq!(
