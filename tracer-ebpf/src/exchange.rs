@@ -41,6 +41,10 @@ pub struct Conversation {
     pub is_head: u32,
     /// Whose it is, see [`peer`].
     peer: u32,
+    /// Sequence number up to which was read (`copied_seq`), when that was seen last.
+    read_to: u32,
+    /// Sequence number up to which was written (`write_seq`), when that was seen last.
+    written_to: u32,
     /// [`Exchange::last_read_at`] before that was read of which it is not known whether it is a request.
     pub asked_before: u64,
 }
@@ -55,9 +59,10 @@ pub fn read(sk: u64, length: i32, flags: i32) {
     if length <= 0 || flags & MSG_PEEK != 0 || !is_armed(sk) {
         return;
     }
-    let Some(conversation) = kept(sk) else { return };
+    let Some((conversation, tcp)) = kept(sk) else { return };
     let call = call::current();
     conversation.exchange.known = 1;
+    conversation.read_to = field!(tcp, copied_seq, by Loaded);
     let first = call.and_then(|call| call.piece(0, length as u32)).map_or(0, |piece| piece.address);
     if conversation.exchange.protocol == Protocol::UNKNOWN && first != 0 {
         units::recognise(conversation, Way::Read, first);
@@ -102,9 +107,10 @@ pub fn written(sk: u64, length: i32) {
     if length <= 0 || !is_armed(sk) {
         return;
     }
-    let Some(conversation) = kept(sk) else { return };
+    let Some((conversation, tcp)) = kept(sk) else { return };
     let call = call::current();
     conversation.exchange.known = 1;
+    conversation.written_to = field!(tcp, write_seq, by Loaded);
     if conversation.exchange.protocol == Protocol::UNKNOWN
         && let Some(piece) = call.and_then(|call| call.piece(0, length as u32))
     {
@@ -162,35 +168,51 @@ fn count_streams(conversation: &mut Conversation) {
     };
 }
 
-/// What is told of a socket's last exchange.
+/// What is told of a socket's last exchange: nothing if some of it was not seen.
 #[inline(always)]
-pub fn of(sk: u64) -> Exchange {
+pub fn of(tcp: u64) -> Exchange {
     // SAFETY: the value is copied; a thread that reads or writes at the same moment may tear it, which costs
     // accuracy of that connection's ending only.
-    match unsafe { EXCHANGES.get(sk) } {
-        Some(conversation) if conversation.peer == peer(sk) => conversation.exchange,
+    match unsafe { EXCHANGES.get(tcp) } {
+        Some(conversation) if conversation.peer == peer(tcp) && conversation.is_complete(tcp) => {
+            conversation.exchange
+        }
         _ => Exchange::default(),
     }
 }
 
+impl Conversation {
+    /// Whether the socket stands where the last calls left it. A call that was not seen (the kernel skips a
+    /// program that is running already, `__bpf_trace_run`) may have been the answer. The FIN of either side
+    /// counts 1.
+    #[inline(always)]
+    fn is_complete(&self, tcp: u64) -> bool {
+        let (read_to, written_to): (u32, u32) =
+            (field!(tcp, copied_seq, by Loaded), field!(tcp, write_seq, by Loaded));
+        read_to.wrapping_sub(self.read_to) <= 1 && written_to.wrapping_sub(self.written_to) <= 1
+    }
+}
+
 /// What is known of a socket's last exchange, in its place: the kernel, asked to replace an entry, takes new
-/// memory, may have none at hand, and leaves what is true no more. `None` if the table is full, which loses the
-/// detail, not the connection.
+/// memory, may have none at hand, and leaves what is true no more. With the socket as one of TCP. `None` if the
+/// table is full, which loses the detail, not the connection.
 #[inline(always)]
-fn kept(sk: u64) -> Option<&'static mut Conversation> {
-    let peer = peer(sk);
+fn kept(sk: u64) -> Option<(&'static mut Conversation, u64)> {
+    let (peer, tcp) = (peer(sk), sock::as_tcp(sk)?);
     // SAFETY: entries stay valid while the program runs, any bytes are one, and two threads may tear it as in
     // `of`.
     let entry = || EXCHANGES.get_ptr_mut(sk).map(|entry| unsafe { &mut *entry });
     if let Some(conversation) = entry()
         && conversation.peer == peer
     {
-        return Some(conversation);
+        return Some((conversation, tcp));
     }
     EXCHANGES.insert(sk, &NOTHING_KNOWN, 0).ok()?;
     let conversation = entry()?;
     conversation.peer = peer;
-    Some(conversation)
+    conversation.read_to = field!(tcp, copied_seq, by Loaded);
+    conversation.written_to = field!(tcp, write_seq, by Loaded);
+    Some((conversation, tcp))
 }
 
 /// The other end of a connection. It tells it from one whose socket had the same address and closed when its
