@@ -9,6 +9,7 @@ use std::{
 use anyhow::{Context, Result};
 
 use super::{pod::Pod, toolbox::Toolbox};
+use crate::{apt, shell};
 
 /// Time for a tracer to attach, after which it is still there or has failed.
 const ATTACHES: Duration = Duration::from_secs(4);
@@ -66,6 +67,9 @@ pub(crate) struct Tracers {
 impl Tracers {
     /// With the release binary and the tools of others.
     pub(crate) fn new(lastpacket: PathBuf) -> Result<Self> {
+        if shell::find("tcpdump").is_none() {
+            apt::install(&["tcpdump"])?;
+        }
         Ok(Self { lastpacket, toolbox: Some(Toolbox::prepare()?) })
     }
 
