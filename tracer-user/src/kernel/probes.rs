@@ -79,6 +79,15 @@ pub struct Probes {
     by_cookie: bool,
 }
 
+/// The kernel's types, parsed, take more memory than all that comes after them.
+fn give_memory_back() {
+    // SAFETY: it takes a number, and may be called at any time (malloc_trim(3)).
+    #[cfg(target_env = "gnu")]
+    unsafe {
+        libc::malloc_trim(0)
+    };
+}
+
 impl Probes {
     /// Loads the programs and attaches them to all hooks that the kernel has.
     ///
@@ -93,10 +102,10 @@ impl Probes {
         facts.require_all()?;
         lockdown::require_none()?;
         memlock::lift()?;
-        let btf = Btf::from_sys_fs().context("cannot read the kernel's type information (BTF)")?;
         let log_level = if options.kernel_log { aya_log::Level::Debug as u8 } else { 0 };
         let mut ebpf = EbpfLoader::new()
-            .btf(Some(&btf))
+            // Offsets are in OFFSETS: there is nothing to relocate.
+            .btf(None)
             .override_global("OFFSETS", facts.offsets.as_bytes(), true)
             .override_global("SETTINGS", facts.settings.as_bytes(), true)
             .override_global(aya_log::LEVEL, &log_level, false)
@@ -126,9 +135,13 @@ impl Probes {
             by_cookie: facts.settings.scope_by_cookie == 1,
             ebpf,
         };
+        // Not before: what the loader had parsed of it is freed by now, and its memory is used again.
+        let btf = Btf::from_sys_fs().context("cannot read the kernel's type information (BTF)")?;
         for hook in facts.hooks.iter().filter(|hook| options.inventory || !hook.of_inventory) {
             probes.attach(*hook, &btf)?;
         }
+        drop(btf);
+        give_memory_back();
         Ok((probes, records))
     }
 
