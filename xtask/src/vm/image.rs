@@ -12,7 +12,7 @@ use super::cpio::Cpio;
 use super::kernel::Kernel;
 use crate::shell;
 
-/// Programs that live tests run, where this machine has them; a test whose program is missing is skipped.
+/// Programs that live tests, and whoever looks around in a machine, run: those that are here.
 const PROGRAMS: [&str; 10] =
     ["nginx", "haproxy", "curl", "ip", "ss", "tcpdump", "tc", "unshare", "nsenter", "umount"];
 

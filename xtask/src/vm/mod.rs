@@ -20,9 +20,14 @@ use self::kernel::{Choice, KERNELS};
 use self::machine::Outcome;
 use crate::{apt, build, setup, shell};
 
-/// Programs that the verb runs, with Debian's package of each.
-const TOOLS: [(&str, &str); 3] =
-    [("qemu-system-x86_64", "qemu-system-x86"), ("busybox", "busybox-static"), ("xz", "xz-utils")];
+/// Programs that the verb runs, and those without which a live test fails in a machine; with Debian's package of each.
+const TOOLS: [(&str, &str); 5] = [
+    ("qemu-system-x86_64", "qemu-system-x86"),
+    ("busybox", "busybox-static"),
+    ("xz", "xz-utils"),
+    ("ip", "iproute2"),
+    ("nginx", "nginx"),
+];
 
 /// Test binaries of `lastpacket-tests` that run on every kernel.
 const TESTS: [&str; 1] = ["live"];
