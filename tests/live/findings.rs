@@ -48,7 +48,8 @@ fn demo(name: &str, options: &[&str]) -> Result<Run> {
 }
 
 fn run_rehearsal(options: &[&str], what: &[&str]) -> Result<Run> {
-    let arguments = [&["rehearse", "--warm-up", "500ms"], options, what].concat();
+    let warm_up = machine::milliseconds(500);
+    let arguments = [&["rehearse", "--warm-up", &warm_up], options, what].concat();
     let run = run::start(&arguments)?.finish()?;
     ensure!(run.status.code() != Some(2), "{}", run.stderr);
     ensure_no_gaps(&run.lines)?;

@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use lastpacket_tests::{events::Events, needs, netns::Link, process, run};
+use lastpacket_tests::{events::Events, machine, needs, netns::Link, process, run};
 use libtest_mimic::Trial;
 use nix::sys::signal::Signal;
 use tracer_core::{
@@ -39,10 +39,11 @@ fn took(hook: &HookRunEvent) -> Result<Duration> {
 }
 
 fn rehearsed() -> Result<()> {
+    let warm_up = machine::milliseconds(500);
     let arguments = [
         "rehearse",
         "--warm-up",
-        "500ms",
+        &warm_up,
         "--lag",
         "0ms",
         "--pre-stop",

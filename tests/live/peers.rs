@@ -70,7 +70,7 @@ fn many() -> Result<()> {
     link.server.ip("route add 10.100.0.0/16 via 10.99.0.1\n")?;
     let server = Server::new(&link)?;
     let pid = server.0.id();
-    let linger = format!("{}ms", 400 * machine::slowness());
+    let linger = machine::milliseconds(400);
     let mut lastpacket = run::start(&["trace", "--linger", &linger, "--pid", &pid.to_string()])?;
     lastpacket.wait_for(1, |body| matches!(body, Body::Phase(_)))?;
     let mut ledger = Ledger::new();

@@ -5,7 +5,7 @@ use std::{fs, path::PathBuf, time::Duration};
 use anyhow::{Context, Result, ensure};
 use lastpacket_tests::{
     events::{Events, ensure_balanced, ensure_no_gaps, phase_names},
-    needs,
+    machine, needs,
     run::{self, Run},
 };
 use libtest_mimic::Trial;
@@ -41,8 +41,9 @@ fn rehearse_role(role: &str, load: &str) -> Result<Run> {
 }
 
 fn rehearse(options: &[&str], command: &[&str]) -> Result<Run> {
+    let warm_up = machine::milliseconds(500);
     let arguments =
-        [&["rehearse", "--warm-up", "500ms", "--lag", "200ms"], options, &["--"], command].concat();
+        [&["rehearse", "--warm-up", &warm_up, "--lag", "200ms"], options, &["--"], command].concat();
     let run = run::start(&arguments)?.finish()?;
     ensure!(run.status.code().is_some_and(|code| code < 2), "{}: {}", run.status, run.stderr);
     ensure_no_gaps(&run.lines)?;

@@ -21,6 +21,12 @@ pub fn slowness() -> u32 {
     std::env::var("LASTPACKET_SLOWNESS").ok().and_then(|value| value.parse().ok()).unwrap_or(1)
 }
 
+/// A duration as an option's value: so many milliseconds on a real machine, longer on a slower one.
+#[must_use]
+pub fn milliseconds(real: u32) -> String {
+    format!("{}ms", real * slowness())
+}
+
 /// Whether it ends with the tests, so that they may do to it what cannot be undone.
 #[must_use]
 pub fn is_throwaway() -> bool {
