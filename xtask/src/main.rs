@@ -9,6 +9,7 @@ mod failures;
 mod helm;
 mod image;
 mod lint;
+mod programs;
 mod python;
 mod scenarios;
 mod servers;
@@ -70,7 +71,7 @@ enum Verb {
 fn main() -> ExitCode {
     let outcome = match Cli::parse().verb {
         Verb::Setup => setup::run(),
-        Verb::Programs => test::install_programs(),
+        Verb::Programs => programs::install_all(),
         Verb::Build(args) => build::run(&args),
         Verb::Image(args) => image::run(&args),
         Verb::Demo => demo::run(),

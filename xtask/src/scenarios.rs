@@ -3,7 +3,7 @@
 
 use anyhow::{Result, bail};
 
-use crate::{setup, shell, test};
+use crate::{programs, setup, shell};
 
 /// Which, and how long.
 #[derive(clap::Args)]
@@ -22,7 +22,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         bail!("scenarios load kernel programs and need root: run it as root, or with `sudo -E`");
     }
     setup::ensure()?;
-    test::install_programs()?;
+    programs::install_all()?;
     let mut cargo = shell::cargo()?;
     cargo.args(["test", "--workspace", "--test", "scenarios"]);
     cargo.env("LASTPACKET_REQUIRE_LIVE", "1");

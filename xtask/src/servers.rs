@@ -2,7 +2,7 @@
 
 use anyhow::{Result, bail};
 
-use crate::{setup, shell, test};
+use crate::{programs, setup, shell};
 
 /// How often.
 #[derive(clap::Args)]
@@ -18,7 +18,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         bail!("rehearsals load kernel programs and need root: run it as root, or with `sudo -E`");
     }
     setup::ensure()?;
-    test::install_programs()?;
+    programs::install_all()?;
     let mut cargo = shell::cargo()?;
     cargo.args(["test", "--workspace", "--test", "servers"]);
     cargo.env("LASTPACKET_REQUIRE_LIVE", "1");

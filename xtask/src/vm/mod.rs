@@ -18,16 +18,10 @@ use anyhow::{Context, Result, bail};
 use self::image::Payload;
 use self::kernel::{Choice, KERNELS};
 use self::machine::Outcome;
-use crate::{apt, build, setup, shell};
+use crate::{apt, build, programs, setup, shell};
 
-/// Programs that the verb runs, and those without which a live test fails in a machine; with Debian's package of each.
-const TOOLS: [(&str, &str); 5] = [
-    ("qemu-system-x86_64", "qemu-system-x86"),
-    ("busybox", "busybox-static"),
-    ("xz", "xz-utils"),
-    ("ip", "iproute2"),
-    ("nginx", "nginx"),
-];
+/// Programs that the verb runs, and those without which a live test fails in a machine.
+const PROGRAMS: [&str; 5] = ["qemu-system-x86_64", "busybox", "xz", "ip", "nginx"];
 
 /// Test binaries of `lastpacket-tests` that run on every kernel.
 const TESTS: [&str; 1] = ["live"];
@@ -69,7 +63,7 @@ pub(crate) struct Args {
 /// Runs the tests, or the command, on each kernel; fails if one failed.
 pub(crate) fn run(args: &Args) -> Result<()> {
     let choices = choices(&args.kernels)?;
-    install_tools()?;
+    programs::install(|program| PROGRAMS.contains(&program))?;
     let mut payload = payload(args)?;
     let mut outcomes = Vec::new();
     for choice in choices {
@@ -79,6 +73,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         }
         outcomes.push(one(choice, &payload, Duration::from_secs(args.timeout))?);
     }
+    outcomes.sort_by_key(|outcome| KERNELS.iter().position(|choice| choice.name == outcome.name));
     table::print(&outcomes);
     if let Some(failed) = outcomes.iter().find(|outcome| !outcome.passed()) {
         bail!("kernel {} failed; its console is in .tools/vm/{}/log", failed.name, failed.name);
@@ -138,22 +133,6 @@ fn one(choice: &Choice, payload: &Payload, timeout: Duration) -> Result<Outcome>
         eprintln!("    {} did not start; once more", choice.name);
     }
     machine::run(&kernel, &initramfs, &folder.join(choice.name), timeout)
-}
-
-fn install_tools() -> Result<()> {
-    let missing: Vec<&str> = TOOLS
-        .iter()
-        .filter(|(program, _)| shell::find(program).is_none())
-        .map(|(_, package)| *package)
-        .collect();
-    if missing.is_empty() {
-        return Ok(());
-    }
-    if !apt::is_usable() {
-        bail!("install {} first", missing.join(" and "));
-    }
-    eprintln!("    installing {}", missing.join(", "));
-    apt::install(&missing)
 }
 
 fn payload(args: &Args) -> Result<Payload> {
