@@ -6,6 +6,7 @@ mod cases;
 mod cgroups;
 mod children;
 mod endings;
+mod exchanges;
 mod existing;
 mod faults;
 mod findings;
@@ -40,6 +41,7 @@ fn main() -> Result<ExitCode> {
     trials.extend(cgroups::trials());
     trials.extend(agent::trials());
     trials.extend(books::trials());
+    trials.extend(exchanges::trials());
     trials.extend(existing::trials());
     trials.extend(faults::trials());
     trials.extend(findings::trials());

@@ -19,4 +19,6 @@ pub use records::{
     Answer, CgroupRecord, Exchange, ExecRecord, ExitRecord, GoneRecord, Header, Kind, OomRecord, Protocol,
     ResetRecord, Segment, SegmentClass, SignalRecord, SockKind, Socket, StateRecord, Task, Tuple, task_flags,
 };
-pub use scope::{InitEntry, LANES, MAX_INITS, MAX_PROBERS, MAX_TARGETS, Mode, NODE, ScopeEntry};
+pub use scope::{
+    CONVERSATION, InitEntry, LANES, MAX_INITS, MAX_PROBERS, MAX_TARGETS, Mode, NODE, ScopeEntry,
+};

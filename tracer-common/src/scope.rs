@@ -19,6 +19,10 @@ pub const LANES: u32 = 4;
 /// whose cgroup is unknown.
 pub const NODE: u32 = 0;
 
+/// Size in bytes of an entry of the table of conversations (`EXCHANGES`). User space reads the first word only,
+/// which is the target's slot, in order to remove what a target leaves.
+pub const CONVERSATION: usize = 128;
+
 /// What the programs do for a target.
 pub struct Mode;
 

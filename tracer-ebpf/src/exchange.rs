@@ -1,10 +1,10 @@
 //! What applications read from a connection and write to it: the size of a request without an
 //! answer, and the age of an answer that is under way. Per call, not per packet.
 
-use core::mem;
+use core::mem::{self, offset_of};
 
 use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
-use tracer_common::{Answer, Exchange, Mode, Protocol};
+use tracer_common::{Answer, CONVERSATION, Exchange, Mode, Protocol};
 
 use crate::{
     call,
@@ -25,6 +25,9 @@ pub const SMALL: u32 = 64;
 /// What is known of a connection between its calls.
 #[repr(C)]
 pub struct Conversation {
+    /// Whose it is: user space forgets what a target leaves ([`CONVERSATION`]).
+    target: u32,
+    reserved: u32,
     /// What is told of it.
     pub exchange: Exchange,
     /// Bytes of an HTTP/1 answer that are still to be written.
@@ -39,7 +42,7 @@ pub struct Conversation {
     pub last_stream: u32,
     /// 1 if the HTTP/1 request is a HEAD: its answer has no body.
     pub is_head: u32,
-    /// Whose it is, see [`peer`].
+    /// With whom it is, see [`peer`].
     peer: u32,
     /// Sequence number up to which was read (`copied_seq`), when that was seen last.
     read_to: u32,
@@ -49,6 +52,8 @@ pub struct Conversation {
     pub asked_before: u64,
 }
 
+const _: () = assert!(size_of::<Conversation>() == CONVERSATION && offset_of!(Conversation, target) == 0);
+
 /// How every conversation begins. Zeros on the stack would be written byte by byte, by a call of `memset`.
 // SAFETY: integers only.
 static NOTHING_KNOWN: Conversation = unsafe { mem::zeroed() };
@@ -56,10 +61,11 @@ static NOTHING_KNOWN: Conversation = unsafe { mem::zeroed() };
 /// An application read `length` bytes.
 #[inline(always)]
 pub fn read(sk: u64, length: i32, flags: i32) {
-    if length <= 0 || flags & MSG_PEEK != 0 || !is_armed(sk) {
+    if length <= 0 || flags & MSG_PEEK != 0 {
         return;
     }
-    let Some((conversation, tcp)) = kept(sk) else { return };
+    let Some(target) = armed(sk) else { return };
+    let Some((conversation, tcp)) = kept(sk, target) else { return };
     let call = call::current();
     conversation.exchange.known = 1;
     conversation.read_to = field!(tcp, copied_seq, by Loaded);
@@ -104,10 +110,11 @@ fn take_request(conversation: &mut Conversation, content: Content, first: u64) {
 /// An application wrote `length` bytes.
 #[inline(always)]
 pub fn written(sk: u64, length: i32) {
-    if length <= 0 || !is_armed(sk) {
+    if length <= 0 {
         return;
     }
-    let Some((conversation, tcp)) = kept(sk) else { return };
+    let Some(target) = armed(sk) else { return };
+    let Some((conversation, tcp)) = kept(sk, target) else { return };
     let call = call::current();
     conversation.exchange.known = 1;
     conversation.written_to = field!(tcp, write_seq, by Loaded);
@@ -197,7 +204,7 @@ impl Conversation {
 /// memory, may have none at hand, and leaves what is true no more. With the socket as one of TCP. `None` if the
 /// table is full, which loses the detail, not the connection.
 #[inline(always)]
-fn kept(sk: u64) -> Option<(&'static mut Conversation, u64)> {
+fn kept(sk: u64, target: u32) -> Option<(&'static mut Conversation, u64)> {
     let (peer, tcp) = (peer(sk), sock::as_tcp(sk)?);
     // SAFETY: entries stay valid while the program runs, any bytes are one, and two threads may tear it as in
     // `of`.
@@ -209,14 +216,14 @@ fn kept(sk: u64) -> Option<(&'static mut Conversation, u64)> {
     }
     EXCHANGES.insert(sk, &NOTHING_KNOWN, 0).ok()?;
     let conversation = entry()?;
+    conversation.target = target;
     conversation.peer = peer;
     conversation.read_to = field!(tcp, copied_seq, by Loaded);
     conversation.written_to = field!(tcp, write_seq, by Loaded);
     Some((conversation, tcp))
 }
 
-/// The other end of a connection. It tells it from one whose socket had the same address and closed when its
-/// target was traced no more: nobody has forgotten that.
+/// The other end of a connection. It tells it from one whose socket had the same address and closed unseen.
 #[inline(always)]
 fn peer(sk: u64) -> u32 {
     let (address, port): (u32, u16) = (field!(sk, skc_daddr, by Loaded), field!(sk, skc_dport, by Loaded));
@@ -229,19 +236,19 @@ pub fn forget(sk: u64) {
     let _ = EXCHANGES.remove(sk);
 }
 
-/// Sockets of all families pass here, so that the cheap tests come first. What is left to read of a socket
-/// that closed tells nothing any more, and nobody would forget it.
+/// The target of a socket, if it is armed. Sockets of all families pass here, so that the cheap tests come first. What
+/// is left to read of a socket that closed tells nothing any more, and nobody would forget it.
 #[inline(always)]
-fn is_armed(sk: u64) -> bool {
+fn armed(sk: u64) -> Option<u32> {
     if !scope::is_any_armed() {
-        return false;
+        return None;
     }
     let family: u16 = field!(sk, skc_family, by Loaded);
-    (family == AF_INET || family == AF_INET6)
-        && field!(sk, skc_state: u8, by Loaded) != TCP_CLOSE
-        && scope::find::<Loaded>(sock::net::<Loaded>(sk), || sock::cgroup::<Loaded>(sk))
-            .is_some_and(|entry| entry.mode == Mode::ARMED)
-        && sock::is_tcp(sk)
+    if family != AF_INET && family != AF_INET6 || field!(sk, skc_state: u8, by Loaded) == TCP_CLOSE {
+        return None;
+    }
+    let entry = scope::find::<Loaded>(sock::net::<Loaded>(sk), || sock::cgroup::<Loaded>(sk))?;
+    (entry.mode == Mode::ARMED && sock::is_tcp(sk)).then_some(entry.target)
 }
 
 #[inline(always)]

@@ -54,8 +54,8 @@ pub static RELAYS: PerCpuArray<RelayState> = PerCpuArray::with_max_entries(RELAY
 pub static NOTES: Array<u64> = Array::with_max_entries(NOTES_COUNT, 0);
 
 /// What applications read and wrote last, by address of the socket. Born at the first call on a
-/// connection of an armed target, removed when the socket closes. When it is full, connections are
-/// judged by the kernel's own time stamps.
+/// connection of an armed target, removed when the socket closes, or by user space when the target is traced
+/// no more. When it is full, connections are judged by the kernel's own time stamps.
 #[map]
 pub static EXCHANGES: HashMap<u64, Conversation> = HashMap::with_max_entries(1 << 17, BPF_F_NO_PREALLOC);
 

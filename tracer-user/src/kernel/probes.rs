@@ -13,7 +13,9 @@ use aya::{
     maps::{Array, HashMap, MapData, PerCpuArray},
     programs::Program,
 };
-use tracer_common::{Counters, InitEntry, LANES, MAX_TARGETS, Mode, NOTES, Pod, RelayState, ScopeEntry};
+use tracer_common::{
+    CONVERSATION, Counters, InitEntry, LANES, MAX_TARGETS, Mode, NOTES, Pod, RelayState, ScopeEntry,
+};
 
 use super::{
     facts::Facts,
@@ -70,6 +72,7 @@ pub struct Probes {
     scope_cgroups: HashMap<MapData, u64, Bytes<SCOPE_ENTRY>>,
     any_armed: Array<MapData, u32>,
     inits: HashMap<MapData, u32, Bytes<INIT_ENTRY>>,
+    exchanges: HashMap<MapData, u64, Bytes<CONVERSATION>>,
     probers: HashMap<MapData, u32, u32>,
     counters: PerCpuArray<MapData, Bytes<COUNTERS>>,
     relays: PerCpuArray<MapData, Bytes<RELAY_STATE>>,
@@ -124,6 +127,9 @@ impl Probes {
                 ebpf.take_map("ANY_ARMED").context("the object has no map ANY_ARMED")?,
             )?,
             inits: HashMap::try_from(ebpf.take_map("INITS").context("the object has no map INITS")?)?,
+            exchanges: HashMap::try_from(
+                ebpf.take_map("EXCHANGES").context("the object has no map EXCHANGES")?,
+            )?,
             probers: HashMap::try_from(ebpf.take_map("PROBERS").context("the object has no map PROBERS")?)?,
             counters: PerCpuArray::try_from(
                 ebpf.take_map("COUNTERS").context("the object has no map COUNTERS")?,
@@ -237,6 +243,18 @@ impl Probes {
         // What fails leaves it set, which costs time only.
         if self.any_armed.set(0, 0, 0).is_ok() && (armed(&self.scope) || armed(&self.scope_cgroups)) {
             let _ = self.any_armed.set(0, 1, 0);
+        }
+    }
+
+    /// Forgets what the applications of a target read and wrote: sockets that are still open then, or close
+    /// unseen, would leave their entries behind.
+    pub fn forget_exchanges(&mut self, target: u32) {
+        let entries = self.exchanges.iter().filter_map(Result::ok);
+        let left = entries.filter(|(_, entry)| entry.starts_with(target.as_bytes()));
+        let sockets: Vec<u64> = left.map(|(socket, _)| socket).collect();
+        for socket in sockets {
+            // It may have been closed meanwhile.
+            let _ = self.exchanges.remove(&socket);
         }
     }
 

@@ -253,6 +253,7 @@ impl Pipeline {
             for key in tracked.keys {
                 self.probes.unscope(key);
             }
+            self.probes.forget_exchanges(target);
             for pid in tracked.inits {
                 self.probes.forget_init(pid);
             }
