@@ -45,21 +45,28 @@ mod units;
 #[cfg(target_arch = "bpf")]
 mod programs {
     use aya_ebpf::{
+        helpers::bpf_get_current_pid_tgid,
         macros::{btf_tracepoint, kprobe, raw_tracepoint},
         programs::{BtfTracePointContext, ProbeContext, RawTracePointContext},
     };
     use tracer_common::{RELAY_EXIT, RELAY_RESET_SENT, RELAY_STATE};
 
-    use crate::{cgroup, exchange, offsets::settings, process, relay, reset, scope::Lane, signal, state};
+    use crate::{
+        cgroup, exchange,
+        offsets::settings,
+        process,
+        relay::{self, Event},
+        reset,
+        scope::Lane,
+        signal, state,
+    };
 
     /// The programs of one hook: each does the work in its lane, see [`relay`].
     macro_rules! relay {
         ($place:meta, $context:ty, $hook:expr, $event:ident, $work:ident, $($name:ident: $lane:literal),+) => {$(
             #[$place]
             pub fn $name(ctx: $context) -> i32 {
-                if let Some((subject, change)) = $event(&ctx) {
-                    relay::run::<$lane>($hook, subject, change, |lane| $work(&ctx, lane));
-                }
+                relay::run::<$lane>($hook, $event(&ctx), |lane| $work(&ctx, lane));
                 0
             }
         )+};
@@ -80,23 +87,23 @@ mod programs {
         sched_process_exit: 0, sched_process_exit_2: 1, sched_process_exit_3: 2, sched_process_exit_4: 3
     );
 
-    /// A socket makes one change at a time.
+    /// A socket makes one change at a time, and never the same twice in succession.
     #[inline(always)]
-    fn change(ctx: &BtfTracePointContext) -> Option<(u64, u8)> {
+    fn change(ctx: &BtfTracePointContext) -> Event {
         let (old, new): (i32, i32) = (ctx.arg(1), ctx.arg(2));
-        state::counts(old).then(|| (ctx.arg(0), (old << 4 | new) as u8))
+        Event { subject: ctx.arg(0), change: (old << 4 | new) as u16 }
     }
 
     /// A reset answers a segment, or is a socket's own.
     #[inline(always)]
-    fn segment(ctx: &RawTracePointContext) -> Option<(u64, u8)> {
-        Some((ctx.arg::<u64>(0) ^ ctx.arg::<u64>(1), 0))
+    fn segment(ctx: &RawTracePointContext) -> Event {
+        Event { subject: ctx.arg::<u64>(0) ^ ctx.arg::<u64>(1), change: 0 }
     }
 
-    /// A task exits once.
+    /// A task exits once, and the next that has its place in memory has another number.
     #[inline(always)]
-    fn task(ctx: &RawTracePointContext) -> Option<(u64, u8)> {
-        Some((ctx.arg(0), 0))
+    fn task(ctx: &RawTracePointContext) -> Event {
+        Event { subject: ctx.arg(0), change: bpf_get_current_pid_tgid() as u16 }
     }
 
     /// `TP_PROTO(const struct sock *sk, const int oldstate, const int newstate)`

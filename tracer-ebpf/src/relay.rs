@@ -5,8 +5,10 @@
 //! task's call. The hook's next program is not running then, so that the kernel runs that. Each program
 //! notes which event it dealt with; the next one finds the note and does nothing, or takes the event over.
 //!
-//! Two events under way may have the same place for their notes. Then one is counted twice, and the books
-//! say so.
+//! The last program removes the note, but may be skipped itself. A subject has one place for its notes, so that its
+//! next change overwrites what was left behind, before a like change can be mistaken for it.
+//!
+//! Two subjects may have the same place. Then an event is counted twice, and the books say so.
 
 use tracer_common::{CPU_NOTES, LANES, NOTES as NOTES_COUNT, RelayState};
 
@@ -19,32 +21,36 @@ use crate::{
 /// Spreads addresses over all places (2^64 divided by the golden ratio).
 const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
 
-/// Runs `work` if it is this program's: each has a lane. An event is told from others under way by its subject, an
-/// address in the kernel, and what becomes of that.
+/// What tells an event from others under way.
+#[derive(Clone, Copy)]
+pub struct Event {
+    /// An address in the kernel.
+    pub subject: u64,
+    /// What becomes of it.
+    pub change: u16,
+}
+
+/// Runs `work` if it is this program's: each has a lane. Events of no use pass here, too: what a program skips of them
+/// would be counted as lost.
 #[inline(always)]
-pub fn run<const LANE: u32>(hook: u32, subject: u64, change: u8, work: impl FnOnce(Lane)) {
+pub fn run<const LANE: u32>(hook: u32, event: Event, work: impl FnOnce(Lane)) {
     let Some(state) = RELAYS.get_ptr_mut(hook) else { return };
-    // The first byte of kernel addresses tells nothing.
-    let event = number::<LANE>(state, subject) << 8 | u64::from(change);
-    let Some(note) = note(state, event) else { return };
-    if LANE > 0 {
-        // SAFETY: the note is in a map. Volatile: what interrupts this program writes it.
-        if unsafe { note.read_volatile() } == event {
-            if LANE + 1 == settings!(lanes) {
-                // All have read it. The same socket's like change to come must not find it.
-                // SAFETY: as above.
-                unsafe { note.write_volatile(0) };
-            }
-            return;
+    let subject = number::<LANE>(state, event.subject);
+    let Some(note) = note(state, subject) else { return };
+    // The first two bytes of kernel addresses tell nothing.
+    let event = subject << 16 | u64::from(event.change);
+    // SAFETY: the note is in a map. Volatile: what interrupts this program writes it.
+    if LANE == 0 || unsafe { note.read_volatile() } != event {
+        if LANE > 0 {
+            // SAFETY: only this program, which never interrupts itself, writes this word of this CPU's entry.
+            unsafe { (*state).taken_over[LANE as usize] += 1 };
         }
-        // SAFETY: only this program, which never interrupts itself, writes this word of this CPU's entry.
-        unsafe { (*state).taken_over[LANE as usize] += 1 };
+        work(Lane(LANE));
     }
-    work(Lane(LANE));
-    if LANE + 1 < settings!(lanes) {
-        // SAFETY: as above.
-        unsafe { note.write_volatile(event) };
-    }
+    // The last one has nobody to tell, and the same subject's like change to come must not find the note.
+    let told = if LANE + 1 < settings!(lanes) { event } else { 0 };
+    // SAFETY: as above.
+    unsafe { note.write_volatile(told) };
 }
 
 /// An address as a number: the verifier lets nobody calculate with pointers whose type it knows, and forgets the type of
@@ -60,11 +66,11 @@ fn number<const LANE: u32>(state: *mut RelayState, address: u64) -> u64 {
     }
 }
 
-/// Where an event is noted: with this CPU, which deals with an event to its end unless tasks can be preempted
-/// meanwhile.
+/// Where a subject's events are noted: with this CPU, which deals with an event to its end unless tasks can be
+/// preempted meanwhile.
 #[inline(always)]
-fn note(state: *mut RelayState, event: u64) -> Option<*mut u64> {
-    let place = event.wrapping_mul(SPREAD) >> 32;
+fn note(state: *mut RelayState, subject: u64) -> Option<*mut u64> {
+    let place = subject.wrapping_mul(SPREAD) >> 32;
     if settings!(lanes) == LANES {
         NOTES.get_ptr_mut(place as u32 % NOTES_COUNT)
     } else {

@@ -25,7 +25,7 @@ const CLOSING: i32 = 11;
 /// Whether a change is of use to anybody: of what is only known nobody counts these
 /// ([`tracer_common::Counters::count_state`]).
 #[inline(always)]
-pub fn counts(old: i32) -> bool {
+fn counts(old: i32) -> bool {
     !matches!(old, FIN_WAIT1 | FIN_WAIT2 | LAST_ACK | CLOSING) || scope::is_any_armed()
 }
 
@@ -38,6 +38,9 @@ fn opens(new: i32) -> bool {
 /// A socket went from one state to another.
 #[inline(always)]
 pub fn changed(ctx: &BtfTracePointContext, lane: Lane, sk: u64, old: i32, new: i32) {
+    if !counts(old) {
+        return;
+    }
     // Kubelets connect from the machine's own namespace, which no target has for itself.
     let probe = || probe::told(sk, old, new);
     let net = sock::net::<Loaded>(sk);

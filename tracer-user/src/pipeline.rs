@@ -128,7 +128,7 @@ impl Pipeline {
             next_tick: Instant::now(),
             next_look: Instant::now() + LOOK,
         };
-        pipeline.missed = pipeline.probes.missed().unwrap_or_default();
+        pipeline.missed = pipeline.probes.missed().cloned().unwrap_or_default();
         let mut started = pipeline.agent_started(&facts)?;
         if settings.load.inventory && !Hierarchy::of_containers()?.is_version_2 {
             started.cannot_show.push(

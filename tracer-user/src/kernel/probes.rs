@@ -5,6 +5,8 @@ use std::{
     fs,
     os::fd::{AsFd, AsRawFd},
     path::Path,
+    thread,
+    time::Duration,
 };
 
 use anyhow::{Context, Result, bail};
@@ -26,6 +28,11 @@ use super::{
 
 /// The object that build.rs made; empty if the toolchain for it was missing.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/lastpacket-ebpf"));
+
+/// Looks at events that seem to be missed, and the time between them: a task that is preempted while its event is
+/// taken over runs on within that.
+const MISSED_LOOKS: u32 = 20;
+const BETWEEN_LOOKS: Duration = Duration::from_millis(5);
 
 /// How to load.
 #[derive(Clone, Copy, Debug)]
@@ -77,6 +84,7 @@ pub struct Probes {
     counters: PerCpuArray<MapData, Bytes<COUNTERS>>,
     relays: PerCpuArray<MapData, Bytes<RELAY_STATE>>,
     lanes: u32,
+    missed: StdHashMap<&'static str, u64>,
     attached: Vec<Hook>,
     refused: Vec<Hook>,
     by_cookie: bool,
@@ -136,6 +144,7 @@ impl Probes {
             )?,
             relays: PerCpuArray::try_from(ebpf.take_map("RELAYS").context("the object has no map RELAYS")?)?,
             lanes: facts.settings.lanes,
+            missed: StdHashMap::new(),
             attached: Vec::new(),
             refused: Vec::new(),
             by_cookie: facts.settings.scope_by_cookie == 1,
@@ -320,23 +329,41 @@ impl Probes {
 
     /// How often the kernel skipped a program because it was running already on the same CPU, by
     /// program (`recursion_misses`, from Linux 5.12 on), and no other took over: each is an event that
-    /// was not seen. `None` if /proc cannot be read.
+    /// was not seen. `None` if /proc cannot be read. Where there are new ones, it takes until it is sure of them.
     #[must_use]
-    pub fn missed(&self) -> Option<StdHashMap<&'static str, u64>> {
-        Path::new("/proc/self/fdinfo").exists().then(|| self.missed_by_program())
+    pub fn missed(&mut self) -> Option<&StdHashMap<&'static str, u64>> {
+        if !Path::new("/proc/self/fdinfo").exists() {
+            return None;
+        }
+        for hook in &self.attached {
+            let before = self.missed.get(hook.name).copied().unwrap_or_default();
+            let now = self.missed_of(hook, before).filter(|now| *now > before);
+            self.missed.extend(now.map(|now| (hook.name, now)));
+        }
+        Some(&self.missed)
     }
 
-    fn missed_by_program(&self) -> StdHashMap<&'static str, u64> {
-        let missed = self.attached.iter().filter_map(|hook| {
-            let taken_over = self.taken_over(&hook.relief).unwrap_or(0);
-            let skipped = self.skipped(hook.name)?;
-            Some((hook.name, skipped.saturating_sub(taken_over))).filter(|(_, missed)| *missed > 0)
-        });
-        missed.collect()
+    /// An event that is just being taken over looks like one that is missed: what is missed is missing still
+    /// when its task has run on.
+    fn missed_of(&self, hook: &Hook, before: u64) -> Option<u64> {
+        let mut least = u64::MAX;
+        for _ in 0..MISSED_LOOKS {
+            // First what was taken over: then it is never more than what was skipped.
+            let taken_over = self.taken_over(&hook.relief)?;
+            least = least.min(self.skipped(hook.name)?.saturating_sub(taken_over));
+            if least <= before || hook.relief.programs.is_empty() {
+                break;
+            }
+            thread::sleep(BETWEEN_LOOKS);
+        }
+        Some(least)
     }
 
     fn taken_over(&self, relief: &Relief) -> Option<u64> {
-        let per_cpu = self.relays.get(&relief.number, 0).ok().filter(|_| !relief.programs.is_empty())?;
+        if relief.programs.is_empty() {
+            return Some(0);
+        }
+        let per_cpu = self.relays.get(&relief.number, 0).ok()?;
         let states = per_cpu.iter().filter_map(|bytes| RelayState::read_from(bytes));
         Some(states.flat_map(|state| state.taken_over).sum())
     }

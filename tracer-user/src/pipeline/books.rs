@@ -1,16 +1,15 @@
 //! Both sides of the books, and what was lost on the way.
 
 use anyhow::Result;
-use tracer_common::NODE;
+use tracer_common::{Counters, NODE};
 use tracer_core::{
-    books::Reading,
+    books::{Reading, Totals},
     event::TargetId,
     input::Input,
     output::{Body, LostEvent},
 };
 
 use super::Pipeline;
-use crate::host::counters::TotalsReader;
 
 /// Attempts to read both sides of the books at the same instant. On a busy target the counters change
 /// all the time, but a reading takes some 50 µs.
@@ -19,12 +18,10 @@ const READING_ATTEMPTS: usize = 200;
 impl Pipeline {
     /// Tells events that the kernel did not show, and records that found the ring buffer full.
     pub(super) fn tell_missed(&mut self) {
-        for (hook, missed) in self.probes.missed().unwrap_or_default() {
+        for (hook, missed) in self.probes.missed().cloned().unwrap_or_default() {
             let before = self.missed.insert(hook, missed).unwrap_or_default();
-            let lost = LostEvent {
-                hook: Some(hook.to_owned()),
-                ..lost("kernel", "skipped", missed - before.min(missed))
-            };
+            let lost =
+                LostEvent { hook: Some(hook.to_owned()), ..lost("kernel", "skipped", missed - before) };
             self.tell_lost(lost);
         }
         // Only what is armed sends records, and the node.
@@ -70,30 +67,28 @@ impl Pipeline {
         Ok(())
     }
 
-    /// `None` if that cannot be read.
-    pub(super) fn missed_now(&self) -> Option<u64> {
-        Some(self.probes.missed()?.values().sum())
-    }
-
     /// Reads both sides of a target's books at the same instant: the programs' counters must not
     /// change while the kernel's totals are read. All records counted by then are drained first.
     pub(super) fn read_books(&mut self, target: TargetId) -> Result<()> {
-        let mut reading = Reading::default();
+        let missed = self.probes.missed().map(|missed| missed.values().sum());
+        let (mut counters, mut totals) = (Counters::default(), None);
         for _ in 0..READING_ATTEMPTS {
             let before = self.probes.counters(target)?;
             self.drain();
-            let totals = self.tracked.get(&target).and_then(|tracked| tracked.totals.as_ref());
-            let totals = totals.map(TotalsReader::read).transpose().unwrap_or_else(|error| {
-                log::warn!("{error:#}");
-                None
-            });
-            reading = Reading { counters: self.probes.counters(target)?, totals, missed: self.missed_now() };
-            if reading.counters == before {
+            totals = self.totals(target);
+            counters = self.probes.counters(target)?;
+            if counters == before {
                 break;
             }
         }
-        self.input(Input::Counters { target, reading: Box::new(reading) });
+        self.input(Input::Counters { target, reading: Box::new(Reading { counters, totals, missed }) });
         Ok(())
+    }
+
+    /// `None` if there are none, or they cannot be read.
+    fn totals(&self, target: TargetId) -> Option<Totals> {
+        let reader = self.tracked.get(&target)?.totals.as_ref()?;
+        reader.read().inspect_err(|error| log::warn!("{error:#}")).ok()
     }
 }
 
