@@ -3,13 +3,16 @@
 use std::fs;
 
 use anyhow::{Context, Result};
+use serde_json::Value;
 
-use super::machine::Outcome;
+use super::{kernel::KERNELS, machine::Outcome};
 use crate::shell;
 
 const DOCUMENT: &str = "docs/probes.md";
 const BEGIN: &str = "<!-- begin: made by `cargo xtask vm` -->\n";
 const END: &str = "<!-- end -->";
+/// Begins the names of the rows about tests, which are the last.
+const TESTS: &str = "tests";
 
 /// Prints a line per kernel.
 pub(crate) fn print(outcomes: &[Outcome]) {
@@ -31,29 +34,78 @@ pub(crate) fn print(outcomes: &[Outcome]) {
     }
 }
 
-/// Writes the table into the document, if it has a place for it.
-pub(crate) fn record(outcomes: &[Outcome]) -> Result<()> {
+/// What the table says of a kernel.
+#[derive(Clone, Debug, PartialEq)]
+struct Column {
+    kernel: String,
+    /// Names of rows, and what stands there.
+    cells: Vec<(String, String)>,
+}
+
+impl Column {
+    fn cell(&self, row: &str) -> &str {
+        self.cells.iter().find(|(name, _)| name == row).map_or("", |(_, cell)| cell)
+    }
+}
+
+/// Writes the columns of these kernels into the document; those of others stay.
+pub(crate) fn record(outcomes: &[&Outcome]) -> Result<()> {
     let path = shell::workspace()?.join(DOCUMENT);
-    let Ok(text) = fs::read_to_string(&path) else { return Ok(()) };
+    let text = fs::read_to_string(&path).with_context(|| format!("cannot read {DOCUMENT}"))?;
     let (before, rest) =
         text.split_once(BEGIN).with_context(|| format!("{DOCUMENT} has no place for the table"))?;
-    let (_, after) = rest.split_once(END).with_context(|| format!("the table in {DOCUMENT} does not end"))?;
-    fs::write(&path, format!("{before}{BEGIN}{}{END}{after}", markdown(outcomes)))
+    let (table, after) =
+        rest.split_once(END).with_context(|| format!("the table in {DOCUMENT} does not end"))?;
+    let mut columns: Vec<Column> = outcomes.iter().map(|outcome| column(outcome)).collect();
+    let stays = |old: &Column| outcomes.iter().all(|outcome| outcome.name != old.kernel);
+    columns.extend(parse(table).into_iter().filter(stays));
+    columns.sort_by_key(|column| KERNELS.iter().position(|choice| choice.name == column.kernel));
+    fs::write(&path, format!("{before}{BEGIN}{}{END}{after}", markdown(&columns)))
         .with_context(|| format!("cannot write {DOCUMENT}"))
 }
 
-/// A row per condition of `lastpacket check`, a column per kernel.
-fn markdown(outcomes: &[Outcome]) -> String {
-    let mut rows = vec![row("", outcomes, |outcome| outcome.release.clone())];
-    rows.push(row("---", outcomes, |_| Some("---".to_owned())));
-    for name in conditions(outcomes) {
-        rows.push(row(&name, outcomes, |outcome| cell(outcome, &name)));
+/// What [`markdown`] wrote.
+fn parse(table: &str) -> Vec<Column> {
+    let cells = |line: &str| line.trim_matches('|').split('|').map(|cell| cell.trim().to_owned()).collect();
+    let rows: Vec<Vec<String>> = table.lines().map(cells).collect();
+    let Some(([_, kernels @ ..], rows)) = rows.split_first().map(|(head, rows)| (&head[..], rows)) else {
+        return Vec::new();
+    };
+    let cell = |row: &Vec<String>, at: usize| Some((row[0].clone(), row.get(at)?.clone()));
+    let column = |(at, kernel): (usize, &String)| Column {
+        kernel: kernel.clone(),
+        cells: rows.iter().skip(1).filter_map(|row| cell(row, at + 1)).collect(),
+    };
+    kernels.iter().enumerate().map(column).collect()
+}
+
+/// A row per condition of `lastpacket check`, and two of the tests; a column per kernel.
+fn markdown(columns: &[Column]) -> String {
+    let mut names: Vec<&str> = Vec::new();
+    for (name, _) in columns.iter().flat_map(|column| &column.cells) {
+        if !names.contains(&name.as_str()) {
+            names.push(name);
+        }
     }
-    if outcomes.iter().any(|outcome| !outcome.results.is_empty()) {
-        rows.push(row("tests", outcomes, |outcome| Some(outcome.results.join("; "))));
-        rows.push(row("tests left out", outcomes, |outcome| Some(left_out(outcome))));
+    names.sort_by_key(|name| name.starts_with(TESTS));
+    let mut table = row("", columns, |column| &column.kernel) + &row("---", columns, |_| "---");
+    for name in names {
+        table += &row(name, columns, |column| column.cell(name));
     }
-    rows.concat()
+    table
+}
+
+fn row<'a>(name: &str, columns: &'a [Column], cell: impl Fn(&'a Column) -> &'a str) -> String {
+    let cells: Vec<&str> = columns.iter().map(cell).collect();
+    format!("| {name} | {} |\n", cells.join(" | "))
+}
+
+fn column(outcome: &Outcome) -> Column {
+    let mut cells = vec![("Debian's version".to_owned(), outcome.release.clone().unwrap_or_default())];
+    cells.extend(conditions(outcome));
+    cells.push((TESTS.to_owned(), outcome.results.join("; ")));
+    cells.push((format!("{TESTS} left out"), left_out(outcome)));
+    Column { kernel: outcome.name.to_owned(), cells }
 }
 
 fn left_out(outcome: &Outcome) -> String {
@@ -62,34 +114,21 @@ fn left_out(outcome: &Outcome) -> String {
     if named.is_empty() { "none".to_owned() } else { named.join("; ") }
 }
 
-fn row(name: &str, outcomes: &[Outcome], cell: impl Fn(&Outcome) -> Option<String>) -> String {
-    let cells: Vec<String> = outcomes.iter().map(|outcome| cell(outcome).unwrap_or_default()).collect();
-    format!("| {name} | {} |\n", cells.join(" | "))
-}
-
-/// Names of all conditions that say something of the kernel, in their order.
-fn conditions(outcomes: &[Outcome]) -> Vec<String> {
-    let mut names: Vec<String> = Vec::new();
-    for condition in
-        outcomes.iter().filter_map(|outcome| outcome.check.as_ref()?["conditions"].as_array()).flatten()
-    {
-        let Some(name) = condition["name"].as_str() else { continue };
+/// What `lastpacket check` says of the kernel.
+fn conditions(outcome: &Outcome) -> Vec<(String, String)> {
+    let conditions = outcome.check.as_ref().and_then(|check| check["conditions"].as_array());
+    let cell = |condition: &Value| {
+        let name = condition["name"].as_str()?;
         // What the machine is, not what its kernel shows.
-        let of_machine = name.starts_with("CAP_") || ["kernel", "lockdown", "cgroups"].contains(&name);
-        if !of_machine && !names.iter().any(|known| known == name) {
-            names.push(name.to_owned());
+        if name.starts_with("CAP_") || ["kernel", "lockdown", "cgroups"].contains(&name) {
+            return None;
         }
-    }
-    names
-}
-
-fn cell(outcome: &Outcome, name: &str) -> Option<String> {
-    let conditions = outcome.check.as_ref()?["conditions"].as_array()?;
-    let condition = conditions.iter().find(|condition| condition["name"] == name)?;
-    let found = condition["found"].as_str().unwrap_or_default().replace('|', "/");
-    // A hook that is there is told enough by its being there.
-    let there = name.starts_with("hook ") && condition["status"] == "ok";
-    Some(if there { "yes".to_owned() } else { found })
+        let found = condition["found"].as_str().unwrap_or_default().replace('|', "/");
+        // A hook that is there is told enough by its being there.
+        let there = name.starts_with("hook ") && condition["status"] == "ok";
+        Some((name.to_owned(), if there { "yes".to_owned() } else { found }))
+    };
+    conditions.into_iter().flatten().filter_map(cell).collect()
 }
 
 #[cfg(test)]
@@ -104,17 +143,24 @@ mod tests {
                 {"name": "hook a", "status": status, "found": found},
             ]}))
         };
-        let outcome = |release: &str, check| Outcome {
-            release: Some(release.to_owned()),
+        let outcome = |name, check| Outcome {
+            name,
+            release: Some(format!("{name}.1")),
             check,
             results: vec!["ok. 1 passed".to_owned()],
             ..Outcome::default()
         };
-        let table =
-            markdown(&[outcome("5.10", check("limited", "none")), outcome("7.3", check("ok", "fine"))]);
+        let columns = [
+            column(&outcome("6.1", check("limited", "none"))),
+            column(&outcome("6.12", check("ok", "fine"))),
+        ];
+        let table = markdown(&columns);
         assert_eq!(
             table,
-            "|  | 5.10 | 7.3 |\n| --- | --- | --- |\n| hook a | none | yes |\n| tests | ok. 1 passed | ok. 1 passed |\n| tests left out | none | none |\n"
+            "|  | 6.1 | 6.12 |\n| --- | --- | --- |\n| Debian's version | 6.1.1 | 6.12.1 |\n\
+             | hook a | none | yes |\n| tests | ok. 1 passed | ok. 1 passed |\n\
+             | tests left out | none | none |\n"
         );
+        assert_eq!(parse(&table), columns);
     }
 }
