@@ -13,7 +13,7 @@ use libtest_mimic::Trial;
 use tracer_common::CONVERSATION;
 use tracer_core::output::Body;
 
-use crate::scene::{Scene, pause};
+use crate::scene::{Pair, Scene, pause};
 
 pub fn trials() -> Vec<Trial> {
     vec![needs::live("exchanges::none_is_kept_of_a_target_that_is_traced_no_more", forgotten)]
@@ -32,7 +32,7 @@ fn forgotten() -> Result<()> {
     let mut lastpacket = run::start(&arguments)?;
     lastpacket.wait_for(2, |body| matches!(body, Body::Phase(_)))?;
     let pairs = [scenes[0].pair()?, scenes[0].pair()?, scenes[1].pair()?, scenes[1].pair()?];
-    pairs.iter().try_for_each(|pair| pair.exchange())?;
+    pairs.iter().try_for_each(Pair::exchange)?;
     let a_connection = usize::from(machine::kernel_version()? >= CALLS);
     let left = kept_by(lastpacket.pid())?;
     ensure!(left == 4 * a_connection, "{left} entries of four connections");
