@@ -94,7 +94,8 @@ mod programs {
         Event { subject: ctx.arg(0), change: (old << 4 | new) as u16 }
     }
 
-    /// A reset answers a segment, or is a socket's own.
+    /// A reset answers a segment, or is a socket's own. The next may have the same places in memory: if it finds a note
+    /// that was left behind, it is told as lost.
     #[inline(always)]
     fn segment(ctx: &RawTracePointContext) -> Event {
         Event { subject: ctx.arg::<u64>(0) ^ ctx.arg::<u64>(1), change: 0 }
